@@ -1,0 +1,268 @@
+//! The command line: one file per command, with its arguments and a `run` that a library user could call as well.
+//!
+//! Answers go to standard output, everything said on the way to standard error. Exit codes: 0 done (an empty answer too),
+//! 1 failed, 2 the command was not understood, 3 what was asked for is not there, 4 the configuration is wrong, 130
+//! interrupted.
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::lake::Store;
+
+pub mod compact;
+pub mod demo;
+pub mod duration;
+pub mod import;
+pub mod ingest;
+pub mod models;
+pub mod moment;
+pub mod progress;
+pub mod query;
+pub mod score;
+pub mod simulate;
+pub mod train;
+pub mod up;
+
+/// Carries human vital signs from a fleet of small devices to answers
+///
+/// Examples:
+///
+///   # everything at once, on this machine, in about a minute
+///   vitals demo
+///
+///   # your own readings: into a lake, learn what is normal, ask what is not
+///   vitals import readings.csv
+///   vitals train
+///   vitals query outliers --since 30d
+///
+///   # live: a broker for devices in one terminal, simulated devices in another
+///   vitals up
+///   vitals simulate --devices 100 --duration 60
+///
+/// Not a medical device: what it finds is for people to look at.
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment, max_term_width = 120, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Say more about what is being done (twice: everything)
+    #[arg(long, short, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    /// How to write messages
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, env = "VITALS_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// The form of messages on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The program: reads the command line, runs the command, and turns its outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.verbose, cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: can't start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(cli.run());
+    // Reads and writes still under way on other threads have nobody left who waits for them.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => match explain(&error) {
+            Some((code, text)) => {
+                eprintln!("error: {text}");
+                ExitCode::from(code)
+            }
+            None => ExitCode::SUCCESS,
+        },
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Demo(demo::DemoArgs),
+    Up(up::UpArgs),
+    Simulate(simulate::SimulateArgs),
+    Ingest(ingest::IngestArgs),
+    Import(import::ImportArgs),
+    Compact(compact::CompactArgs),
+    Train(train::TrainArgs),
+    Score(score::ScoreArgs),
+    Models(models::ModelsArgs),
+    Query(query::QueryArgs),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Up(args) => up::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Ingest(args) => ingest::run(args).await,
+            Command::Import(args) => import::run(args).await,
+            Command::Compact(args) => compact::run(args).await,
+            Command::Train(args) => train::run(args).await,
+            Command::Score(args) => score::run(args).await,
+            Command::Models(args) => models::run(args).await,
+            Command::Query(args) => query::run(args).await,
+        }
+    }
+}
+
+/// Where the lake is.
+#[derive(Debug, Clone, Args)]
+pub struct LakeArgs {
+    /// The lake's folder
+    #[arg(long, value_name = "DIR", env = "VITALS_LAKE", default_value = ".vitals")]
+    pub lake: PathBuf,
+}
+
+impl LakeArgs {
+    /// The lake, which must be there.
+    pub fn open(&self) -> anyhow::Result<Store> {
+        if !is_lake(&self.lake) {
+            return Err(Exit::not_found(format!(
+                "there is no lake in `{}`\nhint: `vitals import FILE` makes one of your readings, `vitals up` takes \
+                 those of devices, `vitals demo --keep {}` simulates some; `--lake DIR` names another",
+                self.lake.display(),
+                self.lake.display()
+            )));
+        }
+        self.create()
+    }
+
+    /// The lake, made where it is not there.
+    pub fn create(&self) -> anyhow::Result<Store> {
+        Ok(Store::folder(&self.lake)?)
+    }
+}
+
+/// Whether a folder has anything of a lake in it.
+fn is_lake(folder: &Path) -> bool {
+    ["landing", "state", "spool", "models"].iter().any(|name| folder.join(name).is_dir())
+}
+
+/// An error with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    /// The exit code.
+    pub code: u8,
+    message: String,
+}
+
+impl Exit {
+    /// What was asked for is not there: exit code 3.
+    pub fn not_found(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 3, message: message.into() }.into()
+    }
+
+    /// The command can't be understood: exit code 2.
+    pub fn usage(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 2, message: message.into() }.into()
+    }
+}
+
+/// The exit code of an error, and its text; `None` where whoever read our output has gone, which is not an error.
+pub fn explain(error: &anyhow::Error) -> Option<(u8, String)> {
+    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken_pipe) {
+        return None;
+    }
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(1, |exit| exit.code);
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    Some((code, text))
+}
+
+/// Sends messages to standard error.
+pub fn start_logging(verbose: u8, format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "vitals=info,warn",
+        _ => "vitals=debug,info",
+    };
+    let filter = EnvFilter::try_from_env("VITALS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second start, as in tests, changes nothing.
+    let _ = match format {
+        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text => {
+            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_ansi(colours).without_time().with_target(false).try_init()
+        }
+    };
+}
+
+/// Writes a file whole or not at all: beside its place first, then renamed.
+pub fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let doing = || format!("writing `{}`", path.display());
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = io::BufWriter::new(tempfile::NamedTempFile::new_in(folder).with_context(doing)?);
+    write(&mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(doing)?;
+    file.persist(path).with_context(doing)?;
+    Ok(())
+}
+
+/// Writes an answer to standard output.
+pub fn say(text: &str) -> anyhow::Result<()> {
+    use io::Write;
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).context("writing to standard output")
+}
+
+/// Turns true with the first Ctrl-C (or SIGTERM); the second one ends the process at once.
+pub fn on_interrupt() -> tokio::sync::watch::Receiver<bool> {
+    let (sender, receiver) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        interrupted().await;
+        let _ = sender.send(true);
+        interrupted().await;
+        std::process::exit(130);
+    });
+    receiver
+}
+
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminate.recv() => {} }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,129 @@
+//! `vitals models`: the models of a lake.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+
+use super::{Exit, LakeArgs, progress::Progress, score::report};
+use crate::{
+    lake::View,
+    score::{ScoreOptions, load_model, score_lake},
+    train,
+};
+
+/// List, show and promote the models of a lake
+///
+/// Examples:
+///
+///   vitals models list
+///   vitals models show
+///   vitals models promote m-0123456789ab
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// Every model of the lake, the one in force marked
+    List {
+        #[command(flatten)]
+        lake: LakeArgs,
+    },
+    /// A model's card, as JSON
+    Show {
+        #[command(flatten)]
+        lake: LakeArgs,
+        /// The model; by default the one in force
+        model: Option<String>,
+    },
+    /// Score the lake with another model and put both in force
+    Promote {
+        #[command(flatten)]
+        lake: LakeArgs,
+        /// The model; `builtin` is the one that needs no training
+        model: String,
+    },
+}
+
+/// Runs the command.
+pub async fn run(args: ModelsArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        ModelsCommand::List { lake } => list(lake).await,
+        ModelsCommand::Show { lake, model } => show(lake, model).await,
+        ModelsCommand::Promote { lake, model } => promote(lake, model).await,
+    }
+}
+
+async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
+    let store = lake.open()?;
+    let view = View::open(&store).await?;
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "model",
+        "in force",
+        "kept on",
+        "devices",
+        "readings",
+        "threshold",
+        "alarms per device-day",
+    ]);
+    for kept in train::kept(&store, &view).await? {
+        let kept_on = kept.trained_on.map_or_else(String::new, |day| day.to_string());
+        let in_force = if kept.in_force { "yes" } else { "" };
+        let row = match &kept.model {
+            Ok(model) => {
+                let card = model.card();
+                let trained = &card.trained_on;
+                let threshold = format!("{:.2}", card.threshold);
+                let (devices, readings) = (trained.devices.to_string(), trained.readings.to_string());
+                [kept.id, in_force.into(), kept_on, devices, readings, threshold, card.alarms_per_device_day.to_string()]
+            }
+            Err(why) => {
+                eprintln!("warning: model `{}`: {why}", kept.id);
+                [kept.id, in_force.into(), kept_on, "?".into(), "?".into(), "?".into(), "?".into()]
+            }
+        };
+        table.add_row(row);
+    }
+    table.column_iter_mut().skip(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    super::say(&table.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode> {
+    let store = lake.open()?;
+    let id = match model {
+        Some(id) => id,
+        None => View::open(&store).await?.state.model().to_owned(),
+    };
+    let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
+    super::say(&serde_json::to_string_pretty(model.card())?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn promote(lake: LakeArgs, id: String) -> anyhow::Result<ExitCode> {
+    let store = lake.open()?;
+    let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
+    let mut progress = Progress::spinner("score");
+    let scored = score_lake(&store, &model, ScoreOptions::default(), |done| {
+        progress.at(done.readings, || format!("{} readings", done.readings));
+    })
+    .await?;
+    progress.done(&report(&scored));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A model that is not there is "not found", not a failure.
+fn missing(error: anyhow::Error, id: &str) -> anyhow::Error {
+    let not_found = error.chain().any(|cause| {
+        cause.downcast_ref::<crate::lake::StoreError>().is_some_and(crate::lake::StoreError::is_not_found)
+    });
+    if not_found {
+        return Exit::not_found(format!("the lake has no model `{id}`\nhint: `vitals models list` shows those it has"));
+    }
+    error
+}

@@ -1,0 +1,486 @@
+//! `vitals simulate`: a fleet of simulated devices publishes over MQTT.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::duration::parse_duration;
+use crate::simulate::{
+    Broker, FleetOptions, MAX_BATCH, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY, Progress, PublishError, PublishOptions,
+    Qos, Speed, Summary, run as publish,
+};
+
+/// What AWS IoT Core takes of one connection; it discards the rest.
+const IOT_CORE_PUBLISHES_PER_S: f64 = 100.0;
+
+/// From this speed on, readings a minute apart are the default.
+const FAST: f64 = 60.0;
+
+/// How often a run tells how it stands where no status line can be drawn.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+const LONG_ABOUT: &str = "\
+Let simulated devices publish over MQTT
+
+Examples:
+
+  # a simulated day of 100 devices in a minute, to the broker of `vitals up`
+  vitals simulate --devices 100 --duration 60
+
+  # real time, a reading every second
+  vitals simulate --devices 20 --duration 5m --interval 1
+
+  # three days as fast as the broker takes them, with the truth beside
+  vitals simulate --duration 3d --speed max --labels labels.ndjson --sent sent.ndjson
+
+Bodies have resting levels of their own, a daily rhythm, activity, and vitals that hang together; sensors have noise and \
+steps. Episodes (tachycardia, fever, hypoxia, hypotension, drift, spike, flatline) are added and labelled. A seed names a \
+fleet: device_7 of a seed is the same body in every run, whatever the fleet's size, and runs that overlap in simulated \
+time send the same readings there.
+
+Simulated time ends now, never ahead of it: with --speed S a run of D seconds plays S × D seconds, and reaches the present \
+when it ends.";
+
+/// Let simulated devices publish over MQTT
+#[derive(Debug, Clone, Args)]
+#[command(long_about = LONG_ABOUT)]
+pub struct SimulateArgs {
+    /// Devices, named device_1, device_2, …, each with its own connection
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DEVICES)))]
+    pub devices: u32,
+
+    /// How long to publish, by the clock: 60, 90s, 5m, 3d; bare numbers are seconds. With `--speed max`, the simulated time
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = positive_duration)]
+    pub duration: Duration,
+
+    /// Simulated time between two readings of a device [default: 60; 1 below --speed 60]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub interval: Option<Duration>,
+
+    /// How many times as fast as the clock simulated time passes (1 or more), or `max` [default: 1440, a day a minute; 1
+    /// with --interval]
+    #[arg(long, value_name = "TIMES", value_parser = parse_speed)]
+    pub speed: Option<Speed>,
+
+    /// What the fleet is made from: the same seed gives the same bodies and episodes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// The MQTT broker
+    #[arg(long, value_name = "HOST:PORT", env = "VITALS_BROKER", default_value = "127.0.0.1:1883")]
+    pub broker: Broker,
+
+    /// MQTT's promise for each packet: 0 sent once, 1 sent until acknowledged
+    #[arg(long, value_name = "0|1", default_value = "1", value_parser = parse_qos)]
+    pub qos: Qos,
+
+    /// Readings in one packet, 1 to 500 [default: what makes one packet a second and device; 60 at `--speed max`]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
+    pub batch: Option<u32>,
+
+    /// Let devices share this many connections instead of having one each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+
+    /// Episodes per device and simulated day, 0 to 24
+    #[arg(long, value_name = "RATE", default_value_t = 0.5, value_parser = parse_rate)]
+    pub episodes_per_device_day: f64,
+
+    /// Healthy bodies and sensors only
+    #[arg(long, conflicts_with = "episodes_per_device_day")]
+    pub no_episodes: bool,
+
+    /// Simulated time before the first episode; with it, no episode is cut off by the end either
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
+    pub warmup: Duration,
+
+    /// Write the episodes that happened, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
+    /// Write every reading that was sent, and when it was acknowledged, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub sent: Option<PathBuf>,
+
+    /// How to write the summary
+    #[arg(long, value_enum, default_value_t = SimulateOutput::Text)]
+    pub output: SimulateOutput,
+}
+
+/// The form of the summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SimulateOutput {
+    Text,
+    Json,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration < Duration::from_millis(1) { Err("must be 1 ms or longer".into()) } else { Ok(duration) }
+}
+
+fn parse_speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed::Max);
+    }
+    let times: f64 = text.parse().map_err(|_| format!("`{text}` is neither a number nor `max`"))?;
+    // Up to a century in a second.
+    if (1.0..=3.2e9).contains(&times) { Ok(Speed::Times(times)) } else { Err("must be 1 or more".into()) }
+}
+
+fn parse_qos(text: &str) -> Result<Qos, String> {
+    match text {
+        "0" => Ok(Qos::AtMostOnce),
+        "1" => Ok(Qos::AtLeastOnce),
+        _ => Err("must be 0 or 1".into()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let possible = 0.0..=MAX_EPISODES_PER_DEVICE_DAY;
+    if possible.contains(&rate) { Ok(rate) } else { Err(format!("must be 0 to {MAX_EPISODES_PER_DEVICE_DAY}")) }
+}
+
+impl SimulateArgs {
+    /// What to publish in a run that begins at `now_ms`, milliseconds since 1970 UTC.
+    fn options(&self, now_ms: i64) -> PublishOptions {
+        let speed = self.speed.unwrap_or(Speed::Times(if self.interval.is_some() { 1.0 } else { 1440.0 }));
+        let slow = matches!(speed, Speed::Times(times) if times < FAST);
+        let interval = self.interval.unwrap_or(Duration::from_secs(if slow { 1 } else { 60 }));
+        let interval_ms = (interval.as_millis() as i64).max(1);
+        let duration_ms = self.duration.as_millis() as i64;
+        let (span_ms, end_ms, readings_per_s) = match speed {
+            Speed::Max => (duration_ms, now_ms, None),
+            // Saturating: a span of more than all time is refused by the fleet.
+            Speed::Times(times) => (
+                (duration_ms as f64 * times) as i64,
+                now_ms.saturating_add(duration_ms),
+                Some(times * 1000.0 / interval_ms as f64),
+            ),
+        };
+        let fleet = FleetOptions {
+            devices: self.devices,
+            seed: self.seed,
+            interval_ms,
+            start_ms: end_ms.saturating_sub(span_ms),
+            end_ms,
+            origin_ms: 0,
+            episodes_per_device_day: if self.no_episodes { 0.0 } else { self.episodes_per_device_day },
+            warmup_ms: self.warmup.as_millis() as i64,
+        };
+        let batch =
+            self.batch.unwrap_or_else(|| readings_per_s.map_or(60, |rate| rate.round().clamp(1.0, 100.0) as u32));
+        PublishOptions {
+            speed,
+            qos: self.qos,
+            batch,
+            connections: self.connections,
+            labels: self.labels.clone(),
+            sent: self.sent.clone(),
+            ..PublishOptions::new(fleet, self.broker.clone())
+        }
+    }
+}
+
+/// Packets a second on one connection.
+fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
+    let Speed::Times(times) = options.speed else { return None };
+    let devices = f64::from(options.fleet.devices);
+    let connections = f64::from(options.connections_used());
+    let readings_per_s = times * 1000.0 / options.fleet.interval_ms as f64;
+    Some((devices / connections).ceil() * readings_per_s / f64::from(options.batch))
+}
+
+/// Run `vitals simulate`. Ends with 1 when not everything could be sent, 130 when it was interrupted.
+///
+/// # Errors
+/// When no broker answers, or a file can't be written.
+pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let mut options = args.options(now_ms);
+    if let Some(rate) = publishes_per_s(&options).filter(|rate| *rate > IOT_CORE_PUBLISHES_PER_S) {
+        eprintln!(
+            "warning: {rate:.0} packets a second on one connection: AWS IoT Core takes {IOT_CORE_PUBLISHES_PER_S} and \
+             discards the rest; a larger --batch makes fewer packets"
+        );
+    }
+    options.stop = Some(stop_on_ctrl_c());
+
+    let mut status = Status::new();
+    let result = publish(options.clone(), |progress| status.show(progress)).await;
+    status.clear();
+    let summary = match result {
+        Err(error @ (PublishError::Fleet(_) | PublishError::Options(_))) => {
+            let usage = clap::Command::new("vitals simulate").error(clap::error::ErrorKind::ValueValidation, error);
+            usage.print()?;
+            return Ok(ExitCode::from(2));
+        }
+        other => other?,
+    };
+    let text = match args.output {
+        SimulateOutput::Text => summary_text(&options, &summary),
+        SimulateOutput::Json => serde_json::to_string_pretty(&Report { schema_version: 1, summary: &summary })? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing the summary")?;
+    if summary.interrupted {
+        return Ok(ExitCode::from(130));
+    }
+    if !summary.complete() {
+        let error = summary.progress.last_error.as_deref().unwrap_or("the broker does not answer");
+        eprintln!(
+            "error: not everything was sent: {} connections gave up, {} packets have no acknowledgement (last error: {error})",
+            summary.gave_up, summary.unacknowledged
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes true with the first Ctrl-C; the second one ends the process.
+fn stop_on_ctrl_c() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // No signals here: keep the channel open, so that nothing looks like a stop.
+            std::future::pending::<()>().await;
+        }
+        sender.send_replace(true);
+        eprintln!("stopping: waiting for acknowledgements under way (Ctrl-C again quits at once)");
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    receiver
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+/// The status line on a terminal; a plain line now and then elsewhere.
+struct Status {
+    bar: ProgressBar,
+    told: Instant,
+}
+
+impl Status {
+    const STEPS: u64 = 1000;
+
+    fn new() -> Self {
+        let bar = ProgressBar::new(Self::STEPS);
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent:>3} %  {wide_msg}") {
+            bar.set_style(style);
+        }
+        Status { bar, told: Instant::now() }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let mut message = format!(
+            "{}/{} connected, {} packets published, {} acknowledged, {} errors, {:.0} s",
+            progress.connected,
+            progress.connections,
+            HumanCount(progress.published),
+            HumanCount(progress.acknowledged),
+            progress.errors,
+            progress.elapsed_s,
+        );
+        if let Some(error) = progress.last_error.as_ref().filter(|_| progress.connected < progress.connections) {
+            message.push_str(&format!(" (last: {error})"));
+        }
+        if !self.bar.is_hidden() {
+            self.bar.set_position((progress.done * Self::STEPS as f64) as u64);
+            self.bar.set_message(message);
+        } else if self.told.elapsed() >= HEARTBEAT {
+            self.told = Instant::now();
+            eprintln!("simulate: {:.0} %, {message}", progress.done * 100.0);
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn summary_text(options: &PublishOptions, summary: &Summary) -> String {
+    let time = |ms: i64| {
+        let time = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
+        time.format("%Y-%m-%d %H:%M:%S").to_string()
+    };
+    let progress = &summary.progress;
+    let mut lines = vec![format!(
+        "{} devices, simulated from {} to {} UTC, a reading every {}",
+        HumanCount(u64::from(summary.devices)),
+        time(summary.start_ms),
+        time(summary.end_ms),
+        seconds(options.fleet.interval_ms),
+    )];
+    let mut line = |what: &str, text: String| lines.push(format!("{what:12}  {text}"));
+    let count = |n: u64| HumanCount(n).to_string();
+    line("published", format!("{} packets with {} readings", count(progress.published), count(progress.readings)));
+    match options.qos {
+        Qos::AtLeastOnce => line("acknowledged", count(progress.acknowledged)),
+        Qos::AtMostOnce => line("acknowledged", "none: QoS 0 has no acknowledgement".into()),
+    }
+    if progress.sent_again > 0 {
+        line("sent again", format!("{} after a lost connection", count(progress.sent_again)));
+    }
+    line("errors", count(progress.errors));
+    line("elapsed", format!("{:.1} s, {} readings/s", progress.elapsed_s, count(summary.readings_per_s as u64)));
+    if let (Some(path), Some(labels)) = (&options.labels, summary.labels) {
+        line("labels", format!("{} episodes in {}", count(labels), path.display()));
+    }
+    if let (Some(path), Some(rows)) = (&options.sent, summary.sent_rows) {
+        line("sent", format!("{} readings in {}", count(rows), path.display()));
+    }
+    if summary.interrupted {
+        lines.push("interrupted before the end".into());
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn seconds(ms: i64) -> String {
+    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches, error::ErrorKind};
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_780_000_000_000;
+
+    fn parse(line: &str) -> Result<SimulateArgs, clap::Error> {
+        let command = SimulateArgs::augment_args(clap::Command::new("simulate"));
+        let words = std::iter::once("simulate").chain(line.split_whitespace());
+        SimulateArgs::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
+    fn options(line: &str) -> PublishOptions {
+        parse(line).unwrap().options(NOW_MS)
+    }
+
+    #[test]
+    fn by_default_a_day_passes_in_a_minute_with_one_packet_a_second_and_device() {
+        let options = options("--devices 100 --duration 60");
+        assert_eq!(options.fleet.end_ms, NOW_MS + 60_000);
+        assert_eq!(options.fleet.end_ms - options.fleet.start_ms, 86_400_000);
+        assert_eq!((options.fleet.interval_ms, options.batch), (60_000, 24));
+        assert_eq!(publishes_per_s(&options), Some(1.0));
+    }
+
+    #[test]
+    fn an_interval_alone_means_real_time() {
+        let options = options("--duration 60 --interval 1");
+        assert_eq!((options.fleet.start_ms, options.fleet.end_ms), (NOW_MS, NOW_MS + 60_000));
+        assert_eq!((options.fleet.interval_ms, options.batch, options.speed), (1_000, 1, Speed::Times(1.0)));
+    }
+
+    #[test]
+    fn at_full_speed_the_simulated_time_ends_when_the_run_begins() {
+        let options = options("--duration 3d --speed max");
+        assert_eq!((options.fleet.start_ms, options.fleet.end_ms), (NOW_MS - 259_200_000, NOW_MS));
+        assert_eq!((options.fleet.interval_ms, options.batch), (60_000, 60));
+    }
+
+    #[test]
+    fn connections_beyond_what_a_broker_takes_are_noticed() {
+        assert_eq!(publishes_per_s(&options("--interval 0.001 --batch 1")), Some(1000.0));
+        assert_eq!(publishes_per_s(&options("--interval 1 --devices 10 --connections 2")), Some(5.0));
+        assert_eq!(publishes_per_s(&options("--speed max")), None);
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors() {
+        let bad = [
+            "--devices 0",
+            "--interval 0",
+            "--duration 0",
+            "--duration soon",
+            "--qos 7",
+            "--qos 2",
+            "--batch 0",
+            "--batch 501",
+            "--speed 0.5",
+            "--speed fast",
+            "--speed NaN",
+            "--connections 0",
+            "--episodes-per-device-day 25",
+            "--episodes-per-device-day NaN",
+            "--broker a:b",
+            "--seed x",
+        ];
+        for line in bad {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        let both = parse("--no-episodes --episodes-per-device-day 1").expect_err("conflict");
+        assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_span_before_1970_is_refused_and_nothing_overflows() {
+        for line in
+            ["--duration 99w --speed 1440", "--duration 5000w --speed 3000000000", "--duration 4000w --speed max"]
+        {
+            assert!(options(line).fleet.check().is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_went_out_and_what_came_back() {
+        let mut options = options("--devices 100 --duration 60 --labels l.ndjson --no-episodes");
+        let progress = Progress {
+            connections: 100,
+            connected: 0,
+            published: 6_000,
+            readings: 144_000,
+            acknowledged: 5_999,
+            sent_again: 2,
+            errors: 1,
+            last_error: None,
+            elapsed_s: 60.04,
+            done: 1.0,
+        };
+        let summary = Summary {
+            progress,
+            devices: 100,
+            unacknowledged: 1,
+            gave_up: 0,
+            readings_per_s: 2_398.4,
+            start_ms: options.fleet.start_ms,
+            end_ms: options.fleet.end_ms,
+            sent_rows: None,
+            labels: Some(0),
+            interrupted: true,
+        };
+        let expected = "\
+100 devices, simulated from 2026-05-27 20:27:40 to 2026-05-28 20:27:40 UTC, a reading every 60 s
+published     6,000 packets with 144,000 readings
+acknowledged  5,999
+sent again    2 after a lost connection
+errors        1
+elapsed       60.0 s, 2,398 readings/s
+labels        0 episodes in l.ndjson
+interrupted before the end
+";
+        assert_eq!(summary_text(&options, &summary), expected);
+        options.qos = Qos::AtMostOnce;
+        assert!(summary_text(&options, &summary).contains("QoS 0 has no acknowledgement"));
+        let json = serde_json::to_value(Report { schema_version: 1, summary: &summary }).unwrap();
+        assert_eq!((&json["schema_version"], &json["acknowledged"]), (&1.into(), &5_999.into()));
+    }
+}

@@ -1,0 +1,144 @@
+//! `vitals train`: learns what is normal.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{LakeArgs, moment::{Moment, parse_moment}, progress::Progress, score::report};
+use crate::{
+    lake::{View, now_ms},
+    model::{
+        Model,
+        training::{History, TrainOptions, train},
+    },
+    reading::file,
+    score::{ScoreOptions, score_lake},
+    train::{self, Sampler, Span},
+};
+
+/// The name of the artifact in the folder of `--out`.
+pub const ARTIFACT: &str = "model.bin";
+
+/// Learn what is normal for these devices, and score the lake with it
+///
+/// Examples:
+///
+///   vitals train
+///
+///   # from the last month only, with a tighter alarm budget
+///   vitals train --since 30d --alarms-per-device-day 0.1
+///
+///   # without a lake: from a file, into a folder
+///   vitals train --data readings.csv --out model/
+///
+/// Training needs no labels, and allows for outliers among what it learns from. The threshold follows from the alarm
+/// budget: how many false alarms a device may raise per day. The new model is put in force with the verdicts it gives on
+/// everything stored; `vitals models promote` brings an older one back.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+
+    /// Learn from readings since then: 30d, 24h, 2026-01-31, 2026-01-31T05:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    since: Option<Moment>,
+
+    /// Learn from readings until then
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    until: Option<Moment>,
+
+    /// Learn from a file (CSV, NDJSON or Parquet, .gz too) instead of a lake
+    #[arg(long, value_name = "FILE", requires = "out")]
+    data: Option<PathBuf>,
+
+    /// Write the model to this folder; with --data
+    #[arg(long, value_name = "DIR", requires = "data")]
+    out: Option<PathBuf>,
+
+    /// False alarms that a device may raise per day
+    #[arg(long, value_name = "RATE", default_value_t = 0.25, value_parser = parse_budget)]
+    alarms_per_device_day: f64,
+
+    /// The same data and seed give the same model, to the bit
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Keep the model without putting it in force
+    #[arg(long, conflicts_with = "data")]
+    no_promote: bool,
+}
+
+fn parse_budget(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if (0.001..=100.0).contains(&rate) { Ok(rate) } else { Err("must be 0.001 to 100".to_owned()) }
+}
+
+/// Runs the command.
+pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
+    let now = now_ms();
+    let span = Span {
+        since_ms: args.since.map_or(i64::MIN, |at| at.ms(now)),
+        until_ms: args.until.map_or(i64::MAX, |at| at.ms(now)),
+    };
+    let options =
+        TrainOptions { seed: args.seed, alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() };
+    if let (Some(data), Some(out)) = (&args.data, &args.out) {
+        let histories = histories_of_file(data, span, now)?;
+        let model = learn(histories, options).await?;
+        std::fs::create_dir_all(out).with_context(|| format!("making the folder `{}`", out.display()))?;
+        let path = out.join(ARTIFACT);
+        super::write_whole(&path, |file| Ok(file.write_all(&model.to_bytes())?))?;
+        super::say(&path.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let store = args.lake.open()?;
+    let view = View::open(&store).await?;
+    let mut sampler = Sampler::default();
+    train::sample_lake(&store, &view, span, &mut sampler).await?;
+    let model = learn(sampler.finish(), options).await?;
+    train::keep(&store, &model).await?;
+    if args.no_promote {
+        eprintln!("hint: `vitals models promote {}` puts it in force", model.id());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut progress = Progress::spinner("score");
+    let scored = score_lake(&store, &model, ScoreOptions::default(), |done| {
+        progress.at(done.readings, || format!("{} readings", done.readings));
+    })
+    .await?;
+    progress.done(&report(&scored));
+    eprintln!("hint: `vitals query outliers` shows them");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Trains beside the other work, and tells what came of it.
+async fn learn(histories: Vec<History>, options: TrainOptions) -> anyhow::Result<Model> {
+    let readings: usize = histories.iter().map(|history| history.readings.len()).sum();
+    let devices = histories.len();
+    let progress = Progress::spinner("train");
+    let model = tokio::task::spawn_blocking(move || train(&histories, &options)).await??;
+    progress.done(&format!("model {} learnt from {readings} readings of {devices} devices", model.id()));
+    for warning in &model.card().warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(model)
+}
+
+fn histories_of_file(path: &std::path::Path, span: Span, now: i64) -> anyhow::Result<Vec<History>> {
+    let mut sampler = Sampler::default();
+    let mut rejected = 0_u64;
+    let mut reader = file::FileReader::open(path, now)?;
+    while let Some(row) = reader.next_row()? {
+        match row.reading {
+            Ok(reading) if (span.since_ms..span.until_ms).contains(&reading.ts_ms) => sampler.push(row.device, reading),
+            Ok(_) => {}
+            Err(_) => rejected += 1,
+        }
+    }
+    if rejected > 0 {
+        eprintln!("warning: {rejected} rows of `{}` can't be read and are left out", path.display());
+    }
+    Ok(sampler.finish())
+}

@@ -1,0 +1,93 @@
+//! Cleaning up: files that no picture of the lake needs any more.
+//!
+//! - Landing and scored files below the cut go a day after the state that moved the cut, but never a chain's head (it says
+//!   where the chain goes on).
+//! - Runs go when their name says that they were begun over two days ago and no state of the last two days names them.
+//! - States go after two days, but for the newest.
+
+use std::collections::HashSet;
+
+use object_store::path::Path;
+
+use super::{
+    layout::{self, Table},
+    landing, run,
+    state::State,
+    store::{Store, StoreError},
+};
+
+const DAY_MS: i64 = 24 * 3_600_000;
+
+/// How long a file below the cut is kept.
+const LANDING_KEPT_MS: i64 = DAY_MS;
+
+/// How long a run that no state names is kept: whoever writes it may still be at it.
+const RUN_KEPT_MS: i64 = 2 * DAY_MS;
+
+/// Removes what nothing needs any more, and says how many files that were.
+pub async fn clean(store: &Store, now_ms: i64) -> Result<u64, StoreError> {
+    let states = states(store).await?;
+    let mut goes = Vec::new();
+    // Whoever opened the lake within the last day may still be reading what the state of then shows.
+    if let Some(old) = states.iter().rev().find(|state| now_ms - state.written_ms >= LANDING_KEPT_MS) {
+        goes.extend(below_cut(store, old, layout::LANDING).await?);
+        goes.extend(below_cut(store, old, layout::SCORED).await?);
+    }
+    // A state is in force until the next one is written.
+    let ended = states.windows(2).take_while(|pair| now_ms - pair[1].written_ms >= RUN_KEPT_MS).count();
+    goes.extend(states[..ended].iter().map(|state| layout::state_file(state.n)));
+    let named = states[ended..].iter().flat_map(|state| state.days.values());
+    let named = named.flat_map(|runs| Table::ALL.iter().filter_map(|&table| runs.of(table)));
+    let named: HashSet<&str> = named.map(|run| run.run.as_str()).collect();
+    goes.extend(stray_runs(store, &named, now_ms).await?);
+    let count = goes.len() as u64;
+    if !goes.is_empty() {
+        store.delete(goes).await?;
+    }
+    Ok(count)
+}
+
+/// Every state that is kept, oldest first.
+async fn states(store: &Store) -> Result<Vec<State>, StoreError> {
+    let mut states = Vec::new();
+    for entry in store.list(&layout::STATE.into()).await? {
+        if layout::parse_state(&entry.key).is_some() {
+            states.push(State::read(store, &entry.key).await?);
+        }
+    }
+    states.sort_by_key(|state: &State| state.n);
+    Ok(states)
+}
+
+/// Files of slices that end at or below their cut, but for each chain's last.
+async fn below_cut(store: &Store, state: &State, folder: &str) -> Result<Vec<Path>, StoreError> {
+    let files = landing::list(store, &folder.into()).await?;
+    let same_chain = |a: &landing::SliceFile, b: &landing::SliceFile| {
+        // Scored files of different models are different chains.
+        a.key.prefix_matches(&parent(&b.key))
+    };
+    let not_heads = files.windows(2).filter(|pair| same_chain(&pair[0], &pair[1])).map(|pair| &pair[0]);
+    let goes = not_heads.filter(|file| file.first < state.cut(&file.chain, file.partition).first);
+    Ok(goes.map(|file| file.key.clone()).collect())
+}
+
+fn parent(key: &Path) -> Path {
+    let parts: Vec<_> = key.parts().collect();
+    Path::from_iter(parts[..parts.len().saturating_sub(1)].iter().cloned())
+}
+
+/// Parts of runs that are old and that no recent state names.
+async fn stray_runs(store: &Store, named: &HashSet<&str>, now_ms: i64) -> Result<Vec<Path>, StoreError> {
+    let mut goes = Vec::new();
+    for table in Table::ALL {
+        for entry in store.list(&table.name().into()).await? {
+            let parts: Vec<_> = entry.key.parts().collect();
+            let [_, _, name, _] = parts.as_slice() else { continue };
+            let old = run::begun_ms(name.as_ref()).is_some_and(|begun| now_ms - begun >= RUN_KEPT_MS);
+            if old && !named.contains(name.as_ref()) {
+                goes.push(entry.key);
+            }
+        }
+    }
+    Ok(goes)
+}

@@ -1,0 +1,379 @@
+//! Compaction: closes days. Landing rows become the sorted runs of the day in which they were stored.
+//!
+//! For each day, in order: find how far each partition goes (up to the first record that arrived after the day), merge,
+//! drop rows that were sent twice, write the runs, and put the next state in force. Until that last step nothing has
+//! changed for anybody; after it everything has. A crash in between leaves runs that no state names, which [`super::clean`]
+//! removes in time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::array::{BooleanArray, RecordBatch};
+use futures::{StreamExt, TryStreamExt};
+use hashbrown::HashSet;
+
+use super::{
+    landing::{self, Footer, SliceFile},
+    layout::{Day, Table},
+    merge::{Input, Merge, Origin},
+    run::{self, RunWriter},
+    scan::{self, Batches, Offsets, Rows},
+    state::{Commit, Cut, Run, State},
+    store::{Store, StoreError},
+    view::View,
+};
+use crate::reading::columns;
+
+/// What to compact.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactOptions {
+    /// The time, milliseconds since 1970 UTC.
+    pub now_ms: i64,
+    /// Also close the running day, into which more may be merged later.
+    pub running_day: bool,
+}
+
+/// A day that was closed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closed {
+    pub day: Day,
+    /// Rows in the day's runs now.
+    pub readings: u64,
+    pub outliers: u64,
+    pub dead_letters: u64,
+    /// Rows dropped as sent twice.
+    pub sent_twice: u64,
+    pub bytes: u64,
+}
+
+/// How often a lost race for the next state is tried again.
+const RACES: u32 = 20;
+
+/// Closes every day that can be closed, and tells of each.
+pub async fn compact(
+    store: &Store,
+    options: CompactOptions,
+    mut told: impl FnMut(&Closed),
+) -> Result<Vec<Closed>, StoreError> {
+    let today = Day::of(options.now_ms);
+    let last = if options.running_day { today } else { today.previous() };
+    let mut closed = Vec::new();
+    let mut races = 0;
+    loop {
+        let view = View::open(store).await?;
+        let pieces = pieces(store, &view).await?;
+        let Some(day) = next_day(&view.state, &pieces, last) else { return Ok(closed) };
+        match close_day(store, view, &pieces, day, today).await? {
+            Some(one) => {
+                told(&one);
+                closed.push(one);
+            }
+            None if races < RACES => races += 1,
+            None => return Err(StoreError::Damaged { key: "state".into(), what: "it changes too often".to_owned() }),
+        }
+    }
+}
+
+/// The unclosed end of one partition: its files from the one that holds the cut, oldest first.
+struct Piece {
+    chain: String,
+    partition: i32,
+    files: Vec<(SliceFile, Footer, Option<i64>)>,
+    /// How far the model in force has scored, where scoring is on.
+    scored_to: Option<i64>,
+}
+
+/// Every partition that has anything at or above its cut.
+async fn pieces(store: &Store, view: &View) -> Result<Vec<Piece>, StoreError> {
+    let mut pieces: BTreeMap<(String, i32), Piece> = BTreeMap::new();
+    for file in &view.landing {
+        let metadata = store.parquet_metadata(&file.key).await?;
+        let damaged = |what| StoreError::Damaged { key: file.key.clone(), what };
+        let footer = Footer::read(metadata.file_metadata()).map_err(damaged)?;
+        if footer.next <= view.state.cut(&file.chain, file.partition).offset {
+            continue;
+        }
+        let earliest = earliest_arrival(&metadata);
+        let key = (file.chain.clone(), file.partition);
+        let (chain, partition) = key.clone();
+        let piece = pieces.entry(key).or_insert(Piece { chain, partition, files: Vec::new(), scored_to: None });
+        piece.files.push((file.clone(), footer, earliest));
+    }
+    if view.state.scoring {
+        for piece in pieces.values_mut() {
+            let scored = view.scored.iter().rfind(|f| f.chain == piece.chain && f.partition == piece.partition);
+            let to = match scored {
+                Some(file) => landing::footer(store, &file.key).await?.next,
+                None => 0,
+            };
+            piece.scored_to = Some(to);
+        }
+    }
+    Ok(pieces.into_values().collect())
+}
+
+/// The least `arrived_at` by the statistics of a file, milliseconds since 1970 UTC.
+fn earliest_arrival(metadata: &parquet::file::metadata::ParquetMetaData) -> Option<i64> {
+    let least = |group: &parquet::file::metadata::RowGroupMetaData| {
+        let column = group.columns().iter().find(|c| c.column_path().string() == "arrived_at")?;
+        match column.statistics()? {
+            parquet::file::statistics::Statistics::Int64(times) => times.min_opt().copied(),
+            _ => None,
+        }
+    };
+    metadata.row_groups().iter().filter_map(least).min()
+}
+
+/// The next day to close, none where there is nothing for a day up to `last`.
+fn next_day(state: &State, pieces: &[Piece], last: Day) -> Option<Day> {
+    let waiting = pieces.iter().filter_map(|piece| {
+        let floor = state.cut(&piece.chain, piece.partition).offset;
+        let reachable = piece.files.iter().filter(|_| piece.scored_to.is_none_or(|to| to > floor));
+        reachable.filter_map(|(_, _, earliest)| *earliest).min()
+    });
+    let arrived = Day::of(waiting.min()?);
+    let day = state.open_day().map_or(arrived, |open| open.max(arrived));
+    (day <= last).then_some(day)
+}
+
+/// What one partition gives to a day.
+struct Take {
+    offsets: Offsets,
+    files: Vec<SliceFile>,
+    cut: Cut,
+}
+
+/// The part of a partition that arrived before the end of `day`.
+async fn take(store: &Store, state: &State, piece: &Piece, day: Day) -> Result<Take, StoreError> {
+    let from = state.cut(&piece.chain, piece.partition);
+    let mut taken = Take { offsets: Offsets { from: from.offset, to: from.offset }, files: Vec::new(), cut: from };
+    for (file, footer, earliest) in &piece.files {
+        if earliest.is_some_and(|at| at >= day.end_ms()) {
+            break;
+        }
+        let whole = footer.last_arrived_ms.is_none_or(|at| at < day.end_ms());
+        let mut to = if whole { footer.next } else { boundary(store, file, day).await?.unwrap_or(footer.next) };
+        to = to.min(piece.scored_to.unwrap_or(to)).max(taken.offsets.to);
+        if to > taken.offsets.to && footer.readings + footer.dead > 0 {
+            taken.files.push(file.clone());
+        }
+        taken.offsets.to = to;
+        taken.cut = Cut { offset: to, first: if to == footer.next { to } else { file.first } };
+        if to < footer.next {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+/// The first offset in a file that arrived after `day`.
+async fn boundary(store: &Store, file: &SliceFile, day: Day) -> Result<Option<i64>, StoreError> {
+    let mut batches = scan::open(store, &file.key, file.bytes, &columns::LANDING).await?;
+    let mut first: Option<i64> = None;
+    while let Some(batch) = batches.try_next().await? {
+        let (offsets, arrived) = (scan::int64(&batch, "offset"), scan::times(&batch, "arrived_at"));
+        let after = (0..batch.num_rows()).filter(|&row| arrived.value(row) >= day.end_ms()).map(|r| offsets.value(r));
+        first = first.into_iter().chain(after).min();
+    }
+    Ok(first)
+}
+
+/// Writes the runs of `day` and puts them in force; `None` where another state came first.
+async fn close_day(
+    store: &Store,
+    view: View,
+    pieces: &[Piece],
+    day: Day,
+    today: Day,
+) -> Result<Option<Closed>, StoreError> {
+    let mut next = view.state.clone();
+    let mut takes = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let taken = take(store, &view.state, piece, day).await?;
+        next.cut.entry(piece.chain.clone()).or_default().insert(piece.partition, taken.cut);
+        takes.push((piece, taken));
+    }
+    let name = run::new_name(super::now_ms());
+    let landed = takes.iter().flat_map(|(_, t)| t.files.iter().map(|f| (f.clone(), t.offsets))).collect::<Vec<_>>();
+
+    let inputs = landed.iter().map(|(file, offsets)| landing_rows(store, file, *offsets, Rows::Readings)).collect();
+    let merged = merge_readings(store, &view.state, day, &name, inputs).await?;
+    let outliers = merge_outliers(store, &view, day, &name, &takes, &merged.dropped_origins).await?;
+    let dead_letters = append_dead_letters(store, &view.state, day, &name, &landed).await?;
+
+    let runs = next.days.entry(day).or_default();
+    let scored_before = runs.readings.is_none() || runs.scored_by.as_deref() == Some(view.state.model());
+    runs.scored_by = (scored_before && is_scored(store, &view, &takes).await?).then(|| view.state.model().to_owned());
+    runs.readings = merged.run;
+    runs.outliers = outliers;
+    runs.dead_letters = dead_letters;
+    let closed = Closed {
+        day,
+        readings: runs.readings.as_ref().map_or(0, |r| r.rows),
+        outliers: runs.outliers.as_ref().map_or(0, |r| r.rows),
+        dead_letters: runs.dead_letters.as_ref().map_or(0, |r| r.rows),
+        sent_twice: merged.sent_twice,
+        bytes: Table::ALL.iter().filter_map(|&table| runs.of(table)).map(Run::bytes).sum(),
+    };
+    if *runs == Default::default() {
+        next.days.remove(&day);
+    }
+    next.upto = Some(day);
+    next.early = day >= today;
+    match next.commit(store).await? {
+        Commit::Done => Ok(Some(closed)),
+        Commit::Raced => Ok(None),
+    }
+}
+
+/// Rows of one landing file, lazily opened so that no more files are open than the merge needs.
+fn landing_rows(store: &Store, file: &SliceFile, offsets: Offsets, rows: Rows) -> Batches {
+    let (store, file) = (store.clone(), file.clone());
+    let opened = async move {
+        let batches = scan::open(&store, &file.key, file.bytes, &columns::LANDING).await?;
+        let key = file.key.clone();
+        let selected = move |batch: RecordBatch| {
+            let damaged = |what: String| StoreError::Damaged { key: key.clone(), what };
+            let selected = scan::select(&batch, rows, offsets).map_err(|e| damaged(e.to_string()))?;
+            let shape = if rows == Rows::Readings { &columns::MERGED } else { &columns::DEAD_LETTER };
+            scan::conform(&selected, shape).map_err(damaged)
+        };
+        Ok(batches.and_then(move |batch| std::future::ready(selected(batch))))
+    };
+    futures::stream::once(opened).try_flatten().boxed()
+}
+
+/// A new run of readings, and what was dropped on the way.
+pub(super) struct Merged {
+    pub run: Option<Run>,
+    pub sent_twice: u64,
+    pub dropped_origins: HashSet<Origin>,
+}
+
+/// Merges `inputs`, sorted and in the order of their rank, into the readings of `day`.
+pub(super) async fn merge_readings(
+    store: &Store,
+    state: &State,
+    day: Day,
+    name: &str,
+    inputs: Vec<Batches>,
+) -> Result<Merged, StoreError> {
+    let run_of = |day: Day| Some((day, state.days.get(&day)?.readings.as_ref()?));
+    let closed = |(day, run): (Day, &Run)| closed_rows(run::rows(store, Table::Readings, day, run));
+    let before = run_of(day.previous()).map(|found| Input { batches: closed(found), keep: false });
+    let same = run_of(day).map(|found| Input { batches: closed(found), keep: true });
+    let landed = inputs.into_iter().map(|batches| Input { batches, keep: true });
+    let inputs = before.into_iter().chain(same).chain(landed).collect();
+
+    let mut merge = Merge::new(&columns::MERGED, inputs, true).await?;
+    let mut writer = RunWriter::new(store, Table::Readings, day, name);
+    while let Some(batch) = merge.next().await? {
+        writer.write(&batch).await?;
+    }
+    let run = writer.finish().await?;
+    Ok(Merged { run, sent_twice: merge.dropped, dropped_origins: merge.dropped_origins })
+}
+
+/// Rows of closed days in the shape in which readings are merged.
+fn closed_rows(batches: Batches) -> Batches {
+    let shape = |batch: RecordBatch| columns::without_origin(&batch).map_err(|e| damaged_run(&e.to_string()));
+    batches.and_then(move |batch| std::future::ready(shape(batch))).boxed()
+}
+
+fn damaged_run(what: &str) -> StoreError {
+    StoreError::Damaged { key: "readings".into(), what: what.to_owned() }
+}
+
+/// The outliers of `day`: those it holds, and those found in what was taken, less those of dropped rows.
+async fn merge_outliers(
+    store: &Store,
+    view: &View,
+    day: Day,
+    name: &str,
+    takes: &[(&Piece, Take)],
+    dropped: &HashSet<Origin>,
+) -> Result<Option<Run>, StoreError> {
+    let mut inputs = Vec::new();
+    if let Some(run) = view.state.days.get(&day).and_then(|runs| runs.outliers.as_ref()) {
+        inputs.push(run::rows(store, Table::Outliers, day, run));
+    }
+    let dropped = Arc::new(dropped.clone());
+    for (piece, taken) in takes {
+        let firsts: BTreeSet<i64> = taken.files.iter().map(|f| f.first).collect();
+        let scored = view.scored.iter().filter(|f| f.chain == piece.chain && f.partition == piece.partition);
+        for file in scored.filter(|f| firsts.contains(&f.first)) {
+            inputs.push(scored_rows(store, file, taken.offsets, Arc::clone(&dropped)));
+        }
+    }
+    if inputs.is_empty() {
+        return Ok(None);
+    }
+    let inputs = inputs.into_iter().map(|batches| Input { batches, keep: true }).collect();
+    let mut merge = Merge::new(&columns::OUTLIER, inputs, false).await?;
+    let mut writer = RunWriter::new(store, Table::Outliers, day, name);
+    while let Some(batch) = merge.next().await? {
+        writer.write(&batch).await?;
+    }
+    writer.finish().await
+}
+
+/// The outliers found in one landing file, with an offset in `offsets`, less those of dropped rows.
+fn scored_rows(store: &Store, file: &SliceFile, offsets: Offsets, dropped: Arc<HashSet<Origin>>) -> Batches {
+    let (store, file) = (store.clone(), file.clone());
+    let opened = async move {
+        let batches = scan::open(&store, &file.key, file.bytes, &columns::SCORED).await?;
+        let key = file.key.clone();
+        let selected = move |batch: RecordBatch| {
+            let damaged = |what: String| StoreError::Damaged { key: key.clone(), what };
+            let batch = scan::within(&batch, offsets).map_err(|e| damaged(e.to_string()))?;
+            let batch = kept(&batch, &dropped).map_err(|e| damaged(e.to_string()))?;
+            scan::conform(&batch, &columns::OUTLIER).map_err(damaged)
+        };
+        Ok(batches.and_then(move |batch| std::future::ready(selected(batch))))
+    };
+    futures::stream::once(opened).try_flatten().boxed()
+}
+
+/// The rows whose record was not dropped.
+fn kept(batch: &RecordBatch, dropped: &HashSet<Origin>) -> Result<RecordBatch, arrow::error::ArrowError> {
+    if dropped.is_empty() {
+        return Ok(batch.clone());
+    }
+    let stays = |row| !columns::origin(batch, row).is_some_and(|origin| dropped.contains(&Origin::from(origin)));
+    let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(stays(row))).collect();
+    arrow::compute::filter_record_batch(batch, &mask)
+}
+
+/// Whether the model in force has scored all that was taken.
+async fn is_scored(store: &Store, view: &View, takes: &[(&Piece, Take)]) -> Result<bool, StoreError> {
+    for (piece, taken) in takes.iter().filter(|(_, taken)| !taken.files.is_empty()) {
+        let head = view.scored.iter().rfind(|f| f.chain == piece.chain && f.partition == piece.partition);
+        let Some(head) = head else { return Ok(false) };
+        if landing::footer(store, &head.key).await?.next < taken.offsets.to {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The dead letters of `day`: those it holds, then those of what was taken.
+async fn append_dead_letters(
+    store: &Store,
+    state: &State,
+    day: Day,
+    name: &str,
+    landed: &[(SliceFile, Offsets)],
+) -> Result<Option<Run>, StoreError> {
+    let held = state.days.get(&day).and_then(|runs| runs.dead_letters.as_ref());
+    let held = held.map(|run| run::rows(store, Table::DeadLetters, day, run));
+    let landed = landed.iter().map(|(file, offsets)| landing_rows(store, file, *offsets, Rows::DeadLetters));
+    let mut writer = RunWriter::new(store, Table::DeadLetters, day, name);
+    for mut batches in held.into_iter().chain(landed) {
+        while let Some(batch) = batches.try_next().await? {
+            writer.write(&batch).await?;
+        }
+    }
+    writer.finish().await
+}

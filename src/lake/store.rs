@@ -1,0 +1,216 @@
+//! The store beneath a lake: an [`ObjectStore`] (a folder, memory, S3), narrowed to what the lake relies on.
+//!
+//! The lake's promises rest on one of them: [`Store::create`] writes a whole object under a key that was free, or
+//! nothing, and what it wrote survives a power cut. [`object_store`]'s folder does not sync, and leaves half-written
+//! files beside whole ones, so folders go through [`durable::DurableFolder`].
+//!
+//! The same suite of tests (`tests/it/store.rs`) holds every store to this.
+
+use std::{fmt, ops::Range, path::Path as FsPath, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, memory::InMemory, path::Path,
+};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+mod durable;
+mod parquet_file;
+
+pub use parquet_file::ParquetFile;
+
+/// What went wrong at the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such object.
+    #[error("`{key}` is not in the lake")]
+    NotFound {
+        /// The object's key.
+        key: Path,
+    },
+    /// An object is there but is not what it should be.
+    #[error("`{key}` is damaged or not a file of this lake: {what}")]
+    Damaged {
+        /// The object's key.
+        key: Path,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The store did not do what it was asked; trying again may help.
+    #[error("can't {doing} `{key}` in the lake: {source}")]
+    Failed {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        key: Path,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// The folder of the lake can't be used.
+    #[error("can't use the folder `{folder}` as a lake: {source}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StoreError {
+    fn of(doing: &'static str, key: &Path, source: object_store::Error) -> StoreError {
+        match source {
+            object_store::Error::NotFound { .. } => StoreError::NotFound { key: key.clone() },
+            source => StoreError::Failed { doing, key: key.clone(), source },
+        }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, StoreError::NotFound { .. })
+    }
+}
+
+/// What came of a [`Store::create`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The object is there, whole and durable.
+    New,
+    /// The key was taken, or the store says so: a conflict on S3 can also mean that nothing was written, so look.
+    Taken,
+}
+
+/// An object of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Path,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was written, milliseconds since 1970 UTC, by the store's clock.
+    pub modified_ms: i64,
+}
+
+/// A place for objects.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    place: String,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.place)
+    }
+}
+
+impl Store {
+    /// A folder of this machine, made if it is not there.
+    pub fn folder(folder: &FsPath) -> Result<Store, StoreError> {
+        let opened = durable::DurableFolder::open(folder)
+            .map_err(|source| StoreError::Folder { folder: folder.display().to_string(), source })?;
+        Ok(Store { place: opened.root().display().to_string(), objects: Arc::new(opened) })
+    }
+
+    /// Memory of this process, for tests.
+    pub fn memory() -> Store {
+        Store { objects: Arc::new(InMemory::new()), place: "memory".to_owned() }
+    }
+
+    /// Any other store; `place` names it in messages.
+    pub fn of(objects: Arc<dyn ObjectStore>, place: &str) -> Store {
+        Store { objects, place: place.to_owned() }
+    }
+
+    /// Where this is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The store itself, for readers of whole tables.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
+    }
+
+    /// Writes a whole object under a key that is free.
+    pub async fn create(&self, key: &Path, bytes: Bytes) -> Result<Created, StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+        match self.objects.put_opts(key, PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(Created::New),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::Taken),
+            Err(source) => Err(StoreError::of("write", key, source)),
+        }
+    }
+
+    /// The whole object.
+    pub async fn get(&self, key: &Path) -> Result<Bytes, StoreError> {
+        let failed = |source| StoreError::of("read", key, source);
+        self.objects.get(key).await.map_err(failed)?.bytes().await.map_err(failed)
+    }
+
+    /// The last `bytes` of an object (all of it where it is shorter), and its size.
+    pub async fn tail(&self, key: &Path, bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let failed = |source| StoreError::of("read", key, source);
+        let size = self.objects.head(key).await.map_err(failed)?.size;
+        let range: Range<u64> = size.saturating_sub(bytes)..size;
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
+        if size == 0 {
+            return Ok((Bytes::new(), 0));
+        }
+        let tail = self.objects.get_opts(key, options).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        Ok((tail, size))
+    }
+
+    /// The metadata of a Parquet file; a file that is none, or is cut short, is [`StoreError::Damaged`].
+    pub async fn parquet_metadata(&self, key: &Path) -> Result<ParquetMetaData, StoreError> {
+        let damaged = |what: String| StoreError::Damaged { key: key.clone(), what };
+        let mut want: u64 = 64 * 1024;
+        loop {
+            let (tail, size) = self.tail(key, want).await?;
+            let mut reader = ParquetMetaDataReader::new();
+            match reader.try_parse_sized(&tail, size) {
+                Ok(()) => return reader.finish().map_err(|e| damaged(e.to_string())),
+                Err(parquet::errors::ParquetError::NeedMoreData(needed)) if (needed as u64) > want && want < size => {
+                    want = needed as u64;
+                }
+                Err(e) => return Err(damaged(e.to_string())),
+            }
+        }
+    }
+
+    /// Every object below a folder, sorted by key.
+    pub async fn list(&self, prefix: &Path) -> Result<Vec<Entry>, StoreError> {
+        let entry = |meta: object_store::ObjectMeta| Entry {
+            key: meta.location,
+            bytes: meta.size,
+            modified_ms: meta.last_modified.timestamp_millis(),
+        };
+        let listed = self.objects.list(Some(prefix)).map_ok(entry).try_collect::<Vec<_>>().await;
+        let mut entries = listed.map_err(|source| StoreError::of("list", prefix, source))?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// The names of the folders directly below a folder, sorted.
+    pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
+        let listed = self.objects.list_with_delimiter(Some(prefix)).await;
+        let listed = listed.map_err(|source| StoreError::of("list", prefix, source))?;
+        let mut names: Vec<_> =
+            listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Deletes objects; one that is not there is as good as deleted.
+    pub async fn delete(&self, keys: Vec<Path>) -> Result<(), StoreError> {
+        let locations = futures::stream::iter(keys.into_iter().map(Ok)).boxed();
+        let mut deleted = self.objects.delete_stream(locations);
+        while let Some(outcome) = deleted.next().await {
+            match outcome {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(StoreError::of("delete", &Path::default(), source)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! Where a packet ends.
+
+/// The length of the packet that `input` begins with; `None` where its length is not there yet, more than any packet's
+/// where it has no end.
+pub fn packet_len(input: &[u8]) -> Option<usize> {
+    if let Some((rest, length)) = varint(input.get(1..)?) {
+        return Some(1 + length + rest);
+    }
+    (input.len() > 4).then_some(usize::MAX)
+}
+
+/// A number of variable length and its length in bytes; `None` where it is not complete.
+pub fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, place + 1));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_told_apart_by_their_lengths() {
+        assert_eq!(packet_len(&[]), None);
+        assert_eq!(packet_len(&[0x30]), None);
+        assert_eq!(packet_len(&[0xc0, 0]), Some(2));
+        assert_eq!(packet_len(&[0x30, 0x80]), None);
+        assert_eq!(packet_len(&[0x30, 0x80, 0x01]), Some(3 + 128));
+        assert_eq!(packet_len(&[0x30, 0xff, 0xff, 0xff, 0x7f]), Some(5 + 268_435_455));
+        assert_eq!(packet_len(&[0x30, 0xff, 0xff, 0xff]), None);
+        assert_eq!(packet_len(&[0x30, 0xff, 0xff, 0xff, 0xff]), Some(usize::MAX));
+    }
+}

@@ -1,0 +1,6 @@
+//! Everything on one machine: an embedded broker, the spool, and the stages in one process.
+
+pub mod broker;
+pub mod demo;
+pub mod pipeline;
+pub mod subscriber;

@@ -1,0 +1,93 @@
+//! Answers: one SQL, more than one engine.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`statement`] | the statements of `templates/`, their parameters, and each engine's placeholders |
+//! | [`readonly`] | what a person's own SQL may be |
+//! | [`engine`] | what an engine does: a statement in, rows out |
+//! | [`datafusion`] | the engine of this machine, over one consistent picture of the lake |
+//! | `table`, `files` | the lake's files as tables for it; damaged ones are named and left out |
+//! | [`standing`] | what a lake can't answer yet, and what to run then |
+//! | [`output`] | rows as table, JSON, NDJSON, CSV, Markdown, Parquet |
+//! | `hint` | an engine's errors in words that help |
+
+pub mod datafusion;
+pub mod engine;
+mod files;
+mod hint;
+pub mod output;
+pub mod readonly;
+pub mod standing;
+pub mod statement;
+mod table;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    hint::nearest,
+    datafusion::{LocalEngine, Options},
+    engine::{Answer, Engine},
+    statement::{Statement, Value},
+};
+
+use crate::lake::StoreError;
+
+/// Why a query has no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The lake could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A person's SQL asks for more than reading.
+    #[error("this SQL is not run: {what}")]
+    NotReadOnly {
+        /// What is in the way.
+        what: String,
+    },
+    /// The SQL can't be understood, or can't be computed.
+    #[error("{message}")]
+    Sql {
+        /// What is wrong, in one line.
+        message: String,
+        /// What may help.
+        hint: Option<String>,
+    },
+    /// A statement of ours was run without one of its parameters.
+    #[error("the statement needs a value for `${name}`")]
+    Unbound {
+        /// The parameter.
+        name: String,
+    },
+    /// The query needs more memory than it may have.
+    #[error("the query needs more than the {limit_mib} MiB of memory that it may use")]
+    OutOfMemory {
+        /// The limit.
+        limit_mib: usize,
+    },
+    /// A file turned out to be damaged when rows had already been handed out.
+    #[error("the answer is incomplete: {what}; run the query again, it then leaves the file out")]
+    Incomplete {
+        /// Which files, and what is wrong with them.
+        what: String,
+    },
+    /// The engine failed.
+    #[error("the query engine failed: {0}")]
+    Failed(String),
+}
+
+impl QueryError {
+    /// What may help, where anything is known to.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            QueryError::Sql { hint, .. } => hint.clone(),
+            QueryError::NotReadOnly { .. } => Some(format!("one SELECT over {}", readonly::TABLES_IN_WORDS)),
+            QueryError::OutOfMemory { .. } => {
+                Some("ask for fewer rows: a shorter time (`--since`, `--until`, `WHERE ts >= …`), or LIMIT".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

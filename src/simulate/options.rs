@@ -1,0 +1,203 @@
+//! What to publish, where and how, and why that can't be done.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rumqttc::QoS;
+use tokio::sync::watch;
+
+use super::fleet::{FleetError, FleetOptions};
+
+/// Devices publish on `iot/device/<device id>`.
+pub const TOPIC: &str = "iot/device";
+
+/// The most readings in one packet: with room to spare below what a broker takes.
+pub const MAX_BATCH: u32 = 500;
+
+/// The most unacknowledged packets of one connection. AWS IoT Core's limit is the same.
+pub const MAX_IN_FLIGHT: u16 = 100;
+
+/// The port of MQTT without encryption.
+const MQTT_PORT: u16 = 1883;
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for Broker {
+    type Err = String;
+
+    /// `host`, `host:port` or `mqtt://host:port`; an IPv6 address stands in brackets.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.strip_prefix("mqtt://").unwrap_or(text).trim_end_matches('/');
+        if address.contains("://") {
+            return Err("only mqtt:// is supported here, without TLS".into());
+        }
+        let after_host = if address.starts_with('[') { address.find(']').map_or(0, |end| end + 1) } else { 0 };
+        let (host, port) = match address[after_host..].rfind(':') {
+            Some(colon) => (&address[..after_host + colon], &address[after_host + colon + 1..]),
+            None => (address, ""),
+        };
+        let odd = |c: char| c.is_whitespace() || matches!(c, '/' | '@' | '#' | '?');
+        if host.is_empty() || host.contains(odd) || (after_host == 0 && host.contains(':')) {
+            return Err("expected HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883".into());
+        }
+        let port = match port {
+            "" => MQTT_PORT,
+            number => number.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{number}` is no port"))?,
+        };
+        Ok(Broker { host: host.into(), port })
+    }
+}
+
+/// How fast simulated time passes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// This many times as fast as the clock, at least 1.
+    Times(f64),
+    /// As fast as the broker takes the packets.
+    Max,
+}
+
+/// What MQTT promises for a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// 0: sent once, never acknowledged.
+    AtMostOnce,
+    /// 1: sent until acknowledged.
+    AtLeastOnce,
+}
+
+impl Qos {
+    pub(super) fn mqtt(self) -> QoS {
+        match self {
+            Qos::AtMostOnce => QoS::AtMostOnce,
+            Qos::AtLeastOnce => QoS::AtLeastOnce,
+        }
+    }
+}
+
+/// What to publish, where and how.
+#[derive(Debug, Clone)]
+pub struct PublishOptions {
+    pub fleet: FleetOptions,
+    pub broker: Broker,
+    pub speed: Speed,
+    pub qos: Qos,
+    /// Readings per packet, 1 to [`MAX_BATCH`].
+    pub batch: u32,
+    /// Connections; devices share them evenly. `None`: one for each device, named like it.
+    pub connections: Option<u32>,
+    /// Packets of a connection that may wait for their acknowledgement, 1 to [`MAX_IN_FLIGHT`].
+    pub in_flight: u16,
+    /// New connections a second, at least 1, first and after failures.
+    pub connects_per_s: u32,
+    /// How long a broker may be away or silent after the run's end before what is left is given up.
+    pub patience: Duration,
+    /// Where to write what was sent, one JSON object per reading.
+    pub sent: Option<PathBuf>,
+    /// Where to write the labels of what was sent, one JSON object per episode.
+    pub labels: Option<PathBuf>,
+    /// Ends the run early and cleanly when it becomes true.
+    pub stop: Option<watch::Receiver<bool>>,
+}
+
+impl PublishOptions {
+    /// A fleet on a broker as fast as it takes the packets, acknowledged, 60 readings a packet.
+    pub fn new(fleet: FleetOptions, broker: Broker) -> Self {
+        PublishOptions {
+            fleet,
+            broker,
+            speed: Speed::Max,
+            qos: Qos::AtLeastOnce,
+            batch: 60,
+            connections: None,
+            in_flight: 20,
+            connects_per_s: 500,
+            patience: Duration::from_secs(30),
+            sent: None,
+            labels: None,
+            stop: None,
+        }
+    }
+
+    /// Whether these options can be carried out.
+    ///
+    /// # Errors
+    /// Names the one that can't.
+    pub fn check(&self) -> Result<(), PublishError> {
+        self.fleet.check()?;
+        let wrong = |message: String| Err(PublishError::Options(message));
+        if let Speed::Times(times) = self.speed
+            && !(times >= 1.0 && times.is_finite())
+        {
+            return wrong(format!("the speed must be 1 or more, not {times}"));
+        }
+        if !(1..=MAX_BATCH).contains(&self.batch) {
+            return wrong(format!("a packet has 1 to {MAX_BATCH} readings, not {}", self.batch));
+        }
+        if !(1..=MAX_IN_FLIGHT).contains(&self.in_flight) {
+            return wrong(format!("1 to {MAX_IN_FLIGHT} packets may be in flight, not {}", self.in_flight));
+        }
+        if self.connects_per_s == 0 || self.connections == Some(0) {
+            return wrong("connections, and connections a second, must be 1 or more".into());
+        }
+        Ok(())
+    }
+
+    /// How many connections there will be.
+    pub fn connections_used(&self) -> u32 {
+        self.connections.unwrap_or(self.fleet.devices).min(self.fleet.devices)
+    }
+}
+
+/// Why nothing, or not everything, could be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error("{0}")]
+    Options(String),
+    #[error(
+        "no MQTT broker answers at {broker} ({reason}): start one with `vitals up`, or name another with `--broker`"
+    )]
+    NoBroker { broker: Broker, reason: String },
+    #[error("the MQTT broker at {broker} refused the connection: {reason}")]
+    Refused { broker: Broker, reason: String },
+    #[error(
+        "{connections} connections need more open files than the {limit} that this shell allows: run `ulimit -n {needed}` \
+         first, or let devices share connections with `--connections`"
+    )]
+    OpenFiles { connections: u32, limit: u64, needed: u64 },
+    #[error("writing {path}: {error}")]
+    File { path: String, error: std::io::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_are_read_from_addresses() {
+        let broker = |host: &str, port| Ok(Broker { host: host.into(), port });
+        assert_eq!("127.0.0.1:1884".parse(), broker("127.0.0.1", 1884));
+        assert_eq!("mqtt://ward.example/".parse(), broker("ward.example", 1883));
+        assert_eq!("localhost".parse(), broker("localhost", 1883));
+        assert_eq!("[::1]:99".parse(), broker("[::1]", 99));
+        assert_eq!("[::1]".parse(), broker("[::1]", 1883));
+        for bad in ["", ":1883", "a:b", "a:0", "a:70000", "::1", "mqtts://a", "a b", "user@host", "[::1"] {
+            assert!(bad.parse::<Broker>().is_err(), "{bad}");
+        }
+    }
+}

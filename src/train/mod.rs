@@ -1,0 +1,115 @@
+//! Training: a bounded sample of what devices sent → a model → the lake's, or a folder's.
+//!
+//! What is normal is learnt in [`crate::model::training`]; this room finds the readings to learn from and keeps what was
+//! learnt.
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use crate::{
+    lake::{
+        Created, Day, Store, Table, View,
+        layout, run,
+        scan::{self, Offsets, Rows},
+    },
+    model::Model,
+    reading::columns,
+    score::scorer::ReadingColumns,
+};
+
+pub mod sample;
+
+pub use sample::Sampler;
+
+/// A stretch of time by the readings' own clocks, `[since, until)`, milliseconds since 1970 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub since_ms: i64,
+    pub until_ms: i64,
+}
+
+impl Span {
+    /// All time.
+    pub const ALL: Span = Span { since_ms: i64::MIN, until_ms: i64::MAX };
+
+    fn holds(self, ts_ms: i64) -> bool {
+        (self.since_ms..self.until_ms).contains(&ts_ms)
+    }
+}
+
+/// Gives every reading of a lake in `span` to the sampler. Memory is the sampler's, and a batch of rows.
+pub async fn sample_lake(store: &Store, view: &View, span: Span, sampler: &mut Sampler) -> anyhow::Result<()> {
+    for (&day, runs) in &view.state.days {
+        let Some(run) = &runs.readings else { continue };
+        if run.max_ts < span.since_ms || run.min_ts >= span.until_ms {
+            continue;
+        }
+        let mut batches = run::rows(store, Table::Readings, day, run);
+        while let Some(batch) = batches.try_next().await? {
+            take(sampler, &ReadingColumns::of(&batch)?, span);
+        }
+    }
+    for file in &view.landing {
+        let from = view.state.cut(&file.chain, file.partition).offset;
+        let mut batches = scan::open(store, &file.key, file.bytes, &columns::LANDING).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let batch = scan::select(&batch, Rows::Readings, Offsets { from, to: i64::MAX })?;
+            take(sampler, &ReadingColumns::of(&batch)?, span);
+        }
+    }
+    Ok(())
+}
+
+fn take(sampler: &mut Sampler, rows: &ReadingColumns, span: Span) {
+    for row in 0..rows.rows() {
+        let reading = rows.reading(row);
+        if span.holds(reading.ts_ms) {
+            sampler.push(rows.device(row), reading);
+        }
+    }
+}
+
+/// Keeps a model in the lake. The same model kept twice is one.
+pub async fn keep(store: &Store, model: &Model) -> anyhow::Result<()> {
+    let key = layout::model_artifact(model.id());
+    let _: Created = store.create(&key, Bytes::from(model.to_bytes())).await.context("keeping the model")?;
+    Ok(())
+}
+
+/// A model of the lake, as `models list` shows it.
+#[derive(Debug, Clone)]
+pub struct KeptModel {
+    pub id: String,
+    pub in_force: bool,
+    pub trained_on: Option<Day>,
+    /// The artifact, or why it can't be read.
+    pub model: Result<Model, String>,
+}
+
+/// Every model of a lake, the built-in one first, then by name.
+pub async fn kept(store: &Store, view: &View) -> anyhow::Result<Vec<KeptModel>> {
+    let builtin = Model::builtin();
+    let in_force = view.state.model().to_owned();
+    let mut models = vec![KeptModel {
+        in_force: builtin.id() == in_force,
+        id: builtin.id().to_owned(),
+        trained_on: None,
+        model: Ok(builtin),
+    }];
+    for entry in store.list(&layout::MODELS.into()).await? {
+        let parts: Vec<_> = entry.key.parts().collect();
+        let [_, id, file] = parts.as_slice() else { continue };
+        if file.as_ref() != "model.bin" {
+            continue;
+        }
+        let bytes = store.get(&entry.key).await?;
+        models.push(KeptModel {
+            in_force: id.as_ref() == in_force,
+            id: id.as_ref().to_owned(),
+            trained_on: Some(Day::of(entry.modified_ms)),
+            model: Model::from_bytes(&bytes).map_err(|e| e.to_string()),
+        });
+    }
+    Ok(models)
+}

@@ -1,0 +1,3 @@
+-- The name of every device.
+SELECT DISTINCT device_id
+FROM readings

@@ -1,0 +1,8 @@
+//! Tests at the level where promises are made: one binary, a module per area.
+
+mod compaction;
+mod faults;
+mod kill;
+mod store;
+mod support;
+mod worker;

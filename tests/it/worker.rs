@@ -1,0 +1,193 @@
+//! The worker over a log of its own: every record once, whatever the store and other workers do.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use vitals::{
+    ingest::worker::{Ingested, Worker, WorkerOptions},
+    lake::{Store, landing},
+    log::{Bounds, LogEvent, Record, Source},
+};
+
+use crate::{
+    faults::{Fault, Faulty},
+    support::{readings, rows},
+};
+
+/// 2026-03-01T00:00:00Z.
+const MARCH: i64 = 1_772_323_200_000;
+
+/// A log of one partition that holds `[start, end)` and then ends. Record `n` is a reading of heart rate `n`.
+struct Fixed {
+    start: i64,
+    end: i64,
+    at: i64,
+    assigned: bool,
+    /// Milliseconds between records: another log has other times.
+    step_ms: i64,
+}
+
+impl Fixed {
+    fn new(start: i64, end: i64) -> Fixed {
+        Fixed { start, end, at: start, assigned: false, step_ms: 1000 }
+    }
+
+    fn arrived_ms(&self, offset: i64) -> i64 {
+        MARCH + offset * self.step_ms
+    }
+}
+
+#[async_trait]
+impl Source for Fixed {
+    fn chain(&self) -> &str {
+        "fixed"
+    }
+
+    async fn next(&mut self, _: Duration) -> anyhow::Result<LogEvent> {
+        if !self.assigned {
+            self.assigned = true;
+            return Ok(LogEvent::Assigned(vec![0]));
+        }
+        if self.at >= self.end {
+            return Ok(LogEvent::End);
+        }
+        let offset = self.at;
+        self.at += 1;
+        let arrived_ms = self.arrived_ms(offset);
+        let payload = match offset % 10 {
+            9 => "not json".to_owned(),
+            _ => format!(r#"{{"timestamp":{arrived_ms},"heart_rate":{offset}}}"#),
+        };
+        let device = Some(format!("device_{}", offset % 3).into());
+        Ok(LogEvent::Records(vec![Record { partition: 0, offset, arrived_ms, device, payload: Bytes::from(payload) }]))
+    }
+
+    async fn bounds(&mut self, _: i32) -> anyhow::Result<Bounds> {
+        Ok(Bounds { start: self.start, end: self.end })
+    }
+
+    async fn arrived_at(&mut self, _: i32, offset: i64) -> anyhow::Result<Option<i64>> {
+        Ok((self.start..self.end).contains(&offset).then(|| self.arrived_ms(offset)))
+    }
+
+    async fn seek(&mut self, _: i32, offset: i64) -> anyhow::Result<()> {
+        self.at = offset;
+        Ok(())
+    }
+
+    async fn pause(&mut self, _: i32) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn resume(&mut self, _: i32) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn stored(&mut self, _: i32, _: i64) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+async fn work(store: &Store, log: Fixed, slice_rows: usize) -> anyhow::Result<Ingested> {
+    let patience = Some(Duration::from_millis(300));
+    let options = WorkerOptions { slice_rows, patience, ..WorkerOptions::default() };
+    Worker::new(log, store.clone(), options).run(tokio::sync::watch::channel(false).1).await
+}
+
+/// Every record of `[from, to)` is in the view once, the bad ones as dead letters.
+async fn holds(store: &Store, from: i64, to: i64) {
+    let expected: Vec<i64> = (from..to).filter(|offset| offset % 10 != 9).collect();
+    let mut there: Vec<i64> = readings(store).await.iter().map(|row| row.2.parse::<f64>().unwrap() as i64).collect();
+    there.sort_unstable();
+    assert_eq!(there, expected);
+    let dead = rows(store, "SELECT count(*), count(DISTINCT \"offset\") FROM dead_letters").await;
+    let expected = (from..to).filter(|offset| offset % 10 == 9).count().to_string();
+    assert_eq!(dead, [[expected.clone(), expected]]);
+}
+
+#[tokio::test]
+async fn a_log_becomes_a_chain_without_hole_or_overlap() {
+    let store = Store::memory();
+    let done = work(&store, Fixed::new(0, 95), 10).await.unwrap();
+    assert_eq!((done.readings, done.dead), (86, 9));
+    holds(&store, 0, 95).await;
+    let files = landing::list(&store, &"landing".into()).await.unwrap();
+    let mut next = 0;
+    for file in &files {
+        let footer = landing::footer(&store, &file.key).await.unwrap();
+        assert_eq!(footer.first, next);
+        next = footer.next;
+    }
+    assert_eq!(next, 95);
+    assert!(files.len() >= 9, "{}", files.len());
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_from_the_lake_and_not_from_the_log() {
+    let store = Store::memory();
+    work(&store, Fixed::new(0, 42), 10).await.unwrap();
+    work(&store, Fixed::new(0, 95), 10).await.unwrap();
+    work(&store, Fixed::new(0, 95), 10).await.unwrap();
+    holds(&store, 0, 95).await;
+}
+
+#[tokio::test]
+async fn two_workers_on_one_partition_store_everything_once() {
+    let store = Store::memory();
+    let (a, b) = tokio::join!(work(&store, Fixed::new(0, 500), 7), work(&store, Fixed::new(0, 500), 11));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a.taken + b.taken > 0, "they never met, so this shows nothing");
+    assert_eq!(a.readings + a.dead + b.readings + b.dead, 500);
+    holds(&store, 0, 500).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_recognised_as_ones_own_write() {
+    for write in 0..4 {
+        let objects = Arc::new(InMemory::new());
+        let faulty = Store::of(Faulty::new(objects.clone(), Fault::LosesAnswerOfWrite(write)), "faulty");
+        let done = work(&faulty, Fixed::new(0, 40), 10).await.unwrap();
+        assert_eq!((done.readings, done.taken), (36, 0), "write {write}");
+        holds(&Store::of(objects, "memory"), 0, 40).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_dies_loses_nothing_that_it_said_it_had() {
+    for write in 0..5 {
+        let objects = Arc::new(InMemory::new());
+        let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAtWrite(write)), "faulty");
+        let outcome = work(&faulty, Fixed::new(0, 45), 10).await;
+        assert_eq!(outcome.is_err(), write < 5, "write {write}");
+        let store = Store::of(objects, "memory");
+        work(&store, Fixed::new(0, 45), 10).await.unwrap();
+        holds(&store, 0, 45).await;
+    }
+}
+
+#[tokio::test]
+async fn what_retention_took_is_a_gap_that_can_be_seen() {
+    let store = Store::memory();
+    work(&store, Fixed::new(20, 40), 10).await.unwrap();
+    let first = landing::first(&store, "fixed", 0).await.unwrap().unwrap();
+    assert_eq!((first.kind, first.first, first.next), (landing::Kind::Start, 0, 20));
+    work(&store, Fixed::new(60, 80), 10).await.unwrap();
+    let key = vitals::lake::layout::landing_file("fixed", 0, 40);
+    let gap = landing::footer(&store, &key).await.unwrap();
+    assert_eq!((gap.kind, gap.next), (landing::Kind::Gap, 60));
+    let heart_rates = rows(&store, "SELECT min(heart_rate), max(heart_rate), count(*) FROM readings").await;
+    assert_eq!(heart_rates, [["20.0", "78.0", "36"]]);
+}
+
+#[tokio::test]
+async fn a_log_made_anew_under_the_old_name_is_refused() {
+    let store = Store::memory();
+    work(&store, Fixed::new(0, 40), 10).await.unwrap();
+    for another in [Fixed { step_ms: 999, ..Fixed::new(0, 80) }, Fixed::new(0, 20)] {
+        let error = format!("{:#}", work(&store, another, 10).await.unwrap_err());
+        assert!(error.contains("not the one that the lake has") && error.contains("--chain"), "{error}");
+    }
+    holds(&store, 0, 40).await;
+}
