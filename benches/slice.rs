@@ -116,7 +116,7 @@ fn entropy<T: Hash + Eq>(symbols: impl Iterator<Item = T>) -> f64 {
     let mut counts: HashMap<T, u64> = HashMap::new();
     symbols.for_each(|symbol| *counts.entry(symbol).or_default() += 1);
     let total = counts.values().sum::<u64>() as f64;
-    counts.values().map(|&count| count as f64 / total).map(|p| -p * p.log2()).sum()
+    counts.values().map(|&count| count as f64 / total).map(|p| p * -p.log2()).sum::<f64>().abs()
 }
 
 fn column_entropy(batches: &[RecordBatch], column: usize) -> f64 {
@@ -166,7 +166,9 @@ fn report(title: &str, file: &Bytes) {
         let stored: i64 = metadata.row_groups().iter().map(|group| group.column(index).compressed_size()).sum();
         let (stored, entropy) = (stored as f64 / rows, column_entropy(&batches, index) / 8.0);
         floor += entropy;
-        println!("{:<18}{stored:>12.3}{entropy:>12.3}{:>8.2}", field.name(), stored / entropy);
+        // Of next to nothing there is no ratio to speak of.
+        let ratio = if entropy < 0.001 { String::new() } else { format!("{:.2}", stored / entropy) };
+        println!("{:<18}{stored:>12.3}{entropy:>12.3}{ratio:>8}", field.name());
     }
     let all = file.len() as f64 / rows;
     println!("{:<18}{all:>12.3}{floor:>12.3}{:>8.2}\n", "the file", all / floor);

@@ -126,11 +126,8 @@ async fn demonstrate(
 ) -> anyhow::Result<ExitCode> {
     let begun = std::time::Instant::now();
     let store = Store::folder(folder)?;
-    let options = DemoOptions {
-        fleet: args.fleet(now_ms()),
-        alarms_per_device_day: args.alarms_per_device_day,
-        seed: args.seed,
-    };
+    let options =
+        DemoOptions { fleet: args.fleet(now_ms()), alarms_per_device_day: args.alarms_per_device_day, seed: args.seed };
 
     let mut progress = Progress::bar("simulate", 1000);
     let (published, ingested) = demo::publish(folder, &store, &options.fleet, interrupted, |now| {
@@ -139,7 +136,10 @@ async fn demonstrate(
     .await?;
     progress.done(&format!(
         "{} devices published {} readings in {} packets, {} acknowledged",
-        options.fleet.devices, published.progress.readings, published.progress.published, published.progress.acknowledged
+        options.fleet.devices,
+        published.progress.readings,
+        published.progress.published,
+        published.progress.acknowledged
     ));
     eprintln!("{:>10} {}", "ingest", describe(&ingested));
 
@@ -147,7 +147,8 @@ async fn demonstrate(
     let closed = demo::close_days(&store).await?;
     let bytes: u64 = closed.iter().map(|day| day.bytes).sum();
     let readings: u64 = closed.iter().map(|day| day.readings).sum();
-    progress.done(&format!("{:.1} bytes per reading, sorted by device and time", bytes as f64 / readings.max(1) as f64));
+    progress
+        .done(&format!("{:.1} bytes per reading, sorted by device and time", bytes as f64 / readings.max(1) as f64));
 
     let progress = Progress::spinner("train");
     let model = demo::learn(&store, &options).await?;
@@ -187,7 +188,13 @@ async fn show_episodes(folder: &std::path::Path, duration: Duration) -> anyhow::
 fn tell(outcome: &Outcome, budget: f64) {
     let tally = &outcome.tally;
     if tally.events > 0 {
-        eprintln!("{:>10} {:.2}: {} of {} simulated episodes found", "recall", tally.recall(), tally.found, tally.events);
+        eprintln!(
+            "{:>10} {:.2}: {} of {} simulated episodes found",
+            "recall",
+            tally.recall(),
+            tally.found,
+            tally.events
+        );
         let kinds: Vec<String> =
             outcome.kinds.iter().map(|(kind, (all, found))| format!("{kind} {found}/{all}")).collect();
         eprintln!("{:>10} {}", "", kinds.join(", "));

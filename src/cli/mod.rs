@@ -223,10 +223,7 @@ pub fn start_logging(verbose: u8, format: LogFormat) {
 }
 
 /// Writes a file whole or not at all: beside its place first, then renamed.
-pub fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let doing = || format!("writing `{}`", path.display());
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = io::BufWriter::new(tempfile::NamedTempFile::new_in(folder).with_context(doing)?);

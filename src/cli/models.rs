@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use super::{Exit, LakeArgs, progress::Progress, score::report};
 use crate::{
@@ -62,14 +62,14 @@ async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
     let store = lake.open()?;
     let view = View::open(&store).await?;
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "model",
-        "in force",
-        "kept on",
-        "devices",
-        "readings",
-        "threshold",
-        "alarms per device-day",
+    table.load_preset(NOTHING).set_header([
+        "MODEL",
+        "IN FORCE",
+        "KEPT ON",
+        "DEVICES",
+        "READINGS",
+        "THRESHOLD",
+        "ALARMS PER DEVICE-DAY",
     ]);
     for kept in train::kept(&store, &view).await? {
         let kept_on = kept.trained_on.map_or_else(String::new, |day| day.to_string());
@@ -80,7 +80,15 @@ async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
                 let trained = &card.trained_on;
                 let threshold = format!("{:.2}", card.threshold);
                 let (devices, readings) = (trained.devices.to_string(), trained.readings.to_string());
-                [kept.id, in_force.into(), kept_on, devices, readings, threshold, card.alarms_per_device_day.to_string()]
+                [
+                    kept.id,
+                    in_force.into(),
+                    kept_on,
+                    devices,
+                    readings,
+                    threshold,
+                    card.alarms_per_device_day.to_string(),
+                ]
             }
             Err(why) => {
                 eprintln!("warning: model `{}`: {why}", kept.id);
@@ -90,7 +98,7 @@ async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
         table.add_row(row);
     }
     table.column_iter_mut().skip(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    super::say(&table.to_string())?;
+    super::say(&table.trim_fmt())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,6 +27,8 @@ use crate::{
 };
 
 mod empty;
+#[cfg(test)]
+mod tests;
 
 /// The exit code of a wrong use of the command.
 const USAGE: u8 = 2;
@@ -166,8 +168,24 @@ struct OutputArgs {
     out: Option<PathBuf>,
 }
 
+impl Query {
+    fn output(&self) -> &OutputArgs {
+        match self {
+            Query::Outliers(args) => &args.output,
+            Query::Devices(args) => &args.output,
+            Query::History(args) => &args.output,
+            Query::Sql(args) => &args.output,
+        }
+    }
+}
+
 /// Runs `vitals query`.
 pub async fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
+    let output = args.command.output();
+    if output.output == Format::Parquet && output.out.is_none() && io::stdout().is_terminal() {
+        say("error: Parquet is not written to a terminal\nhint: add `--out FILE`, or redirect the output");
+        return Ok(ExitCode::from(USAGE));
+    }
     match args.command {
         Query::Outliers(args) => outliers(args).await,
         Query::Devices(args) => devices(args).await,
@@ -229,7 +247,7 @@ async fn outliers(args: OutliersArgs) -> anyhow::Result<ExitCode> {
     let statement = filter.bind(Statement::template(text)).bind("since", Value::Time(filter.since));
     let limit = limit_of(args.limit);
     let question = Question { name, statement, row, shape: Some(shape), limit, limits_itself: false, counted: true };
-    let asked = Asked::open(&args.lake, &args.output).await?;
+    let asked = Asked::open(&args.lake).await?;
     let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
     let standing = asked.standing().await?;
     if counts.shown == 0 && standing.scored {
@@ -241,13 +259,12 @@ async fn outliers(args: OutliersArgs) -> anyhow::Result<ExitCode> {
 async fn devices(args: DevicesArgs) -> anyhow::Result<ExitCode> {
     let now = now_ms();
     let (since, until) = (args.since.map_or(0, |since| since.ms(now)), until_ms(args.until, now));
-    let statement = Statement::template(statement::DEVICES)
-        .bind("since", Value::Time(since))
-        .bind("until", Value::Time(until));
+    let statement =
+        Statement::template(statement::DEVICES).bind("since", Value::Time(since)).bind("until", Value::Time(until));
     let limit = limit_of(args.limit);
     let (row, shape) = ("devices", Some(shapes::DEVICES));
     let question = Question { name: "devices", statement, row, shape, limit, limits_itself: false, counted: true };
-    let asked = Asked::open(&args.lake, &args.output).await?;
+    let asked = Asked::open(&args.lake).await?;
     let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
     let standing = asked.standing().await?;
     if counts.shown == 0 && !standing.empty {
@@ -269,7 +286,7 @@ async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
     let shape = Some(shapes::HISTORY);
     let row = "readings";
     let question = Question { name: "history", statement, row, shape, limit, limits_itself: true, counted: true };
-    let asked = Asked::open(&args.lake, &args.output).await?;
+    let asked = Asked::open(&args.lake).await?;
     let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
     if counts.shown > 0 {
         return Ok(ExitCode::SUCCESS);
@@ -294,17 +311,14 @@ async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let limit = limit_of(args.limit);
     let row = "rows";
     let question = Question { name: "sql", statement, row, shape: None, limit, limits_itself: false, counted: false };
-    let asked = Asked::open(&args.lake, &args.output).await?;
+    let asked = Asked::open(&args.lake).await?;
     asked.show(question, &args.output).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Asked {
-    async fn open(lake: &LakeArgs, output: &OutputArgs) -> anyhow::Result<Asked> {
+    async fn open(lake: &LakeArgs) -> anyhow::Result<Asked> {
         let started = Instant::now();
-        if output.output == Format::Parquet && output.out.is_none() && io::stdout().is_terminal() {
-            anyhow::bail!("Parquet is not written to a terminal: add `--out FILE`, or redirect the output");
-        }
         let store = lake.open()?;
         let engine = LocalEngine::open(store.clone(), Options::default()).await.map_err(explained)?;
         Ok(Asked { store, engine, started })
@@ -320,9 +334,11 @@ impl Asked {
     /// Writes the rows, and the footer beside them; `None` where nobody reads on (`| head`).
     async fn show(&self, question: Question, output: &OutputArgs) -> anyhow::Result<Option<Counts>> {
         let shown = self.write(&question, output).await;
-        self.engine.take_warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+        let warn = |warnings: &[String]| warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        warn(&self.engine.take_warnings());
         match shown {
             Ok((counts, remark)) => {
+                warn(&counts.warnings);
                 self.footer(&question, &counts, remark);
                 Ok(Some(counts))
             }
@@ -332,11 +348,7 @@ impl Asked {
         }
     }
 
-    async fn write(
-        &self,
-        question: &Question,
-        output: &OutputArgs,
-    ) -> Result<(Counts, Option<String>), OutputError> {
+    async fn write(&self, question: &Question, output: &OutputArgs) -> Result<(Counts, Option<String>), OutputError> {
         // One row more than is shown tells whether there are more.
         let one_more = question.limit.map(|rows| rows.saturating_add(1));
         let (statement, limit) = if question.limits_itself {
@@ -358,6 +370,7 @@ impl Asked {
             counts.found = Some(self.count(&question.statement).await?);
             counts.more = counts.found > Some(counts.shown);
         }
+        counts.warnings = self.engine.take_warnings();
         writer.finish(&counts)?;
         let remark = writer.remark();
         drop(writer);
@@ -372,7 +385,7 @@ impl Asked {
     }
 
     fn footer(&self, question: &Question, counts: &Counts, remark: Option<String>) {
-        let row = question.row;
+        let row = if counts.found == Some(1) { question.row.trim_end_matches('s') } else { question.row };
         let rows = match counts.found {
             Some(found) if found == counts.shown => format!("{} {row}", HumanCount(found)),
             Some(found) => format!("{} of {} {row}", HumanCount(counts.shown), HumanCount(found)),

@@ -81,13 +81,23 @@ pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
 
 /// What scoring did, in words.
 pub fn report(scored: &Scored) -> String {
-    format!("{} readings scored with {}, {} of them outliers or artifacts", scored.readings, scored.model, scored.outliers)
+    if scored.readings == 0 {
+        return format!("everything is scored with {} already", scored.model);
+    }
+    format!(
+        "{} readings scored with {}, {} of them outliers or artifacts",
+        scored.readings, scored.model, scored.outliers
+    )
 }
 
 fn model_of_folder(folder: &Path) -> anyhow::Result<Model> {
     let path = folder.join(ARTIFACT);
     let bytes = std::fs::read(&path).with_context(|| {
-        format!("reading the model `{}`; `vitals train --data FILE --out {}` makes one", path.display(), folder.display())
+        format!(
+            "reading the model `{}`; `vitals train --data FILE --out {}` makes one",
+            path.display(),
+            folder.display()
+        )
     })?;
     Model::from_bytes(&bytes).with_context(|| format!("reading the model `{}`", path.display()))
 }

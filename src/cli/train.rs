@@ -5,7 +5,12 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Args;
 
-use super::{LakeArgs, moment::{Moment, parse_moment}, progress::Progress, score::report};
+use super::{
+    LakeArgs,
+    moment::{Moment, parse_moment},
+    progress::Progress,
+    score::report,
+};
 use crate::{
     lake::{View, now_ms},
     model::{

@@ -95,7 +95,11 @@ enum Phase {
     /// Waiting for the head.
     Starting,
     /// Waiting for what the log holds; the head's `next` and last record.
-    Asking { next: i64, last: Option<(i64, i64)>, fresh: bool },
+    Asking {
+        next: i64,
+        last: Option<(i64, i64)>,
+        fresh: bool,
+    },
     Reading,
     Stopped,
 }
@@ -168,7 +172,8 @@ impl Partition {
             (Some((_, stored_ms)), Some(log_ms)) => stored_ms == log_ms,
             // A record that the log should hold and doesn't can have been compacted away only where there is a hole
             // around it; a log made anew is far likelier, and going on would mix two logs.
-            (Some(_), None) => gone,
+            // (A spool whose disk lost records that the lake has goes on exactly at the lake's head.)
+            (Some(_), None) => gone || end == next,
             (None, _) => true,
         };
         if !same {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryBuilder, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray,
-        StringBuilder, TimestampMillisecondArray,
+        ArrayRef, BinaryBuilder, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray, StringBuilder,
+        TimestampMillisecondArray,
     },
     buffer::NullBuffer,
     datatypes::ArrowPrimitiveType,
@@ -33,6 +33,8 @@ use crate::{
 use rows::{Dead, Devices, Outcome, Row, Rows};
 
 mod rows;
+#[cfg(test)]
+mod tests;
 
 /// What came of the records `[first, next)` of one partition.
 #[derive(Debug)]
@@ -109,7 +111,8 @@ impl Slice {
 
     /// How much memory it takes, in bytes. Writing it takes about as much again for a moment.
     pub fn bytes(&self) -> usize {
-        self.readings.bytes() + self.devices.bytes() + self.dead.capacity() * size_of::<Dead>() + self.payload_bytes
+        let dead = self.dead.capacity() * (size_of::<Dead>() + 16) + self.payload_bytes; // 16: the allocator's own.
+        self.readings.bytes() + self.devices.bytes() + dead
     }
 
     /// Offset and arrival time of its last record.

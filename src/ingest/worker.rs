@@ -214,7 +214,8 @@ impl<S: Source> Worker<S> {
         }
         let Some((&largest, _)) = self.held.iter().max_by_key(|(_, held)| held.slice.bytes()) else { return Ok(()) };
         self.happened(largest, Event::Close).await?;
-        let all: Vec<i32> = self.held.iter().filter(|(_, h)| h.core.is_writing() && !h.paused).map(|(&p, _)| p).collect();
+        let all: Vec<i32> =
+            self.held.iter().filter(|(_, h)| h.core.is_writing() && !h.paused).map(|(&p, _)| p).collect();
         for partition in all {
             if let Some(held) = self.held.get_mut(&partition) {
                 held.paused = true;
@@ -327,12 +328,7 @@ impl<S: Source> Worker<S> {
 }
 
 /// Writes a link; while the store fails, tries again ever more slowly, and says so.
-async fn put_patiently(
-    store: &Store,
-    footer: &Footer,
-    file: Bytes,
-    patience: Option<Duration>,
-) -> anyhow::Result<Put> {
+async fn put_patiently(store: &Store, footer: &Footer, file: Bytes, patience: Option<Duration>) -> anyhow::Result<Put> {
     let (mut pause, begun) = (RETRY.0, Instant::now());
     loop {
         let failed = match landing::put(store, &footer.chain, footer.partition, footer.first, file.clone()).await {

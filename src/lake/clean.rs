@@ -10,8 +10,9 @@ use std::collections::HashSet;
 use object_store::path::Path;
 
 use super::{
+    landing,
     layout::{self, Table},
-    landing, run,
+    run,
     state::State,
     store::{Store, StoreError},
 };

@@ -20,6 +20,7 @@ use super::{
     merge::{Input, Merge, Origin},
     run::{self, RunWriter},
     scan::{self, Batches, Offsets, Rows},
+    spill::narrow,
     state::{Commit, Cut, Run, State},
     store::{Store, StoreError},
     view::View,
@@ -264,7 +265,7 @@ pub(super) async fn merge_readings(
     let closed = |(day, run): (Day, &Run)| closed_rows(run::rows(store, Table::Readings, day, run));
     let before = run_of(day.previous()).map(|found| Input { batches: closed(found), keep: false });
     let same = run_of(day).map(|found| Input { batches: closed(found), keep: true });
-    let landed = inputs.into_iter().map(|batches| Input { batches, keep: true });
+    let landed = narrow(&columns::MERGED, inputs).await?.into_iter().map(|batches| Input { batches, keep: true });
     let inputs = before.into_iter().chain(same).chain(landed).collect();
 
     let mut merge = Merge::new(&columns::MERGED, inputs, true).await?;
@@ -310,6 +311,7 @@ async fn merge_outliers(
     if inputs.is_empty() {
         return Ok(None);
     }
+    let inputs = narrow(&columns::OUTLIER, inputs).await?;
     let inputs = inputs.into_iter().map(|batches| Input { batches, keep: true }).collect();
     let mut merge = Merge::new(&columns::OUTLIER, inputs, false).await?;
     let mut writer = RunWriter::new(store, Table::Outliers, day, name);

@@ -20,16 +20,12 @@ use super::{
     Day, Store,
     compact::{Merged, merge_readings},
     landing::{self, FORMAT, Footer, Kind, Put},
-    layout,
-    run,
+    layout, run,
     state::{Commit, DayRuns, Imported, State},
 };
 use crate::{
     ingest::slice::Slice,
-    reading::{
-        Reason, Reading,
-        file::FileReader,
-    },
+    reading::{Reading, Reason, file::FileReader},
 };
 
 mod chunks;
@@ -112,7 +108,7 @@ pub async fn import(
     let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let dead = summary.dead.values().sum();
     let imported = Imported { file, at_ms: import_ms, readings: summary.readings, dead };
-    summary.known_readings = merge_days(store, &mut chunks, &hash, imported).await?;
+    summary.known_readings = merge_days(store, chunks, &hash, imported).await?;
     Ok(summary)
 }
 
@@ -126,7 +122,7 @@ impl ImportSummary {
 }
 
 /// Merges the chunks into the runs of their days and puts them in force; gives how many readings were there already.
-async fn merge_days(store: &Store, chunks: &mut Chunks, hash: &str, imported: Imported) -> anyhow::Result<u64> {
+async fn merge_days(store: &Store, mut chunks: Chunks, hash: &str, imported: Imported) -> anyhow::Result<u64> {
     let days = chunks.finish()?;
     for _ in 0..RACES {
         let mut state = State::load(store).await?;

@@ -206,13 +206,7 @@ pub enum Put {
 
 /// Writes a link under `first`. A store that says "taken" where there is nothing (an S3 conflict) is asked again, a few
 /// times.
-pub async fn put(
-    store: &Store,
-    chain: &str,
-    partition: i32,
-    first: i64,
-    file: Bytes,
-) -> Result<Put, StoreError> {
+pub async fn put(store: &Store, chain: &str, partition: i32, first: i64, file: Bytes) -> Result<Put, StoreError> {
     let key = layout::landing_file(chain, partition, first);
     let mut attempt = 0;
     loop {

@@ -85,7 +85,8 @@ struct Columns {
 impl Columns {
     fn of(all: RecordBatch) -> Option<Columns> {
         let device = all.column_by_name("device_id")?.as_string_opt::<i32>()?.clone();
-        let vital = |v: Vital| all.column_by_name(v.column()).and_then(|c| c.as_primitive_opt::<Float64Type>().cloned());
+        let vital =
+            |v: Vital| all.column_by_name(v.column()).and_then(|c| c.as_primitive_opt::<Float64Type>().cloned());
         let found: Vec<Float64Array> = Vital::ALL.into_iter().filter_map(vital).collect();
         Some(Columns {
             device,

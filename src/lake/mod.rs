@@ -9,6 +9,7 @@
 //! | [`view`] | one consistent picture of it all |
 //! | [`scan`] | the rows of that picture, streamed |
 //! | [`merge`] | sorted rows of many files into one sorted stream, sent-twice rows dropped |
+//! | [`spill`] | rows that do not fit in memory, in temporary files |
 //! | [`run`] | the sorted files of a closed day |
 //! | [`compact`] | closed days: landing → runs |
 //! | [`clean`] | files that nothing needs any more |
@@ -26,6 +27,7 @@ pub mod layout;
 pub mod merge;
 pub mod run;
 pub mod scan;
+pub mod spill;
 pub mod state;
 pub mod store;
 pub mod view;

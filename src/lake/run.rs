@@ -60,7 +60,9 @@ impl<'a> RunWriter<'a> {
         self.run.max_ts = self.run.max_ts.max(compute::max(&times).unwrap_or(i64::MIN));
         let part = match &mut self.part {
             Some(part) => part,
-            None => self.part.insert(FileWriter::new(self.table.into(), Vec::new()).map_err(|e| failed(e.to_string()))?),
+            None => {
+                self.part.insert(FileWriter::new(self.table.into(), Vec::new()).map_err(|e| failed(e.to_string()))?)
+            }
         };
         part.write(&batch).map_err(|e| failed(e.to_string()))?;
         if part.bytes() >= self.part_bytes {

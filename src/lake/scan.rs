@@ -1,6 +1,6 @@
 //! The rows of a lake's files, streamed in batches.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use arrow::{
     array::{AsArray, BooleanArray, Int64Array, RecordBatch},
@@ -9,7 +9,7 @@ use arrow::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::path::Path;
-use parquet::arrow::{ProjectionMask, async_reader::ParquetRecordBatchStreamBuilder};
+use parquet::arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions, async_reader::ParquetRecordBatchStreamBuilder};
 
 use super::store::{ParquetFile, Store, StoreError};
 
@@ -24,13 +24,20 @@ pub const BATCH_ROWS: usize = 8 * 1024;
 pub async fn open(store: &Store, key: &Path, bytes: u64, schema: &SchemaRef) -> Result<Batches, StoreError> {
     let damaged = damage(key);
     let file = ParquetFile::new(store, key, bytes);
-    let builder = ParquetRecordBatchStreamBuilder::new(file).await.map_err(|e| damaged(e.to_string()))?;
+    // Of the schema that writers embed, damage can make the reader panic; nothing of ours has one.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder =
+        ParquetRecordBatchStreamBuilder::new_with_options(file, options).await.map_err(|e| damaged(e.to_string()))?;
     let order = columns(builder.schema(), schema).map_err(&damaged)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), order.iter().copied());
     let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
     let stream = stream.map_err(|e| damaged(e.to_string()))?;
     let (schema, damaged) = (Arc::clone(schema), damage(key));
-    let rows = stream.map_err(move |e| damaged(e.to_string()));
+    // Damaged pages can make the decoder panic, which is the file's fault and not ours.
+    let rows = AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
+        Ok(batch) => batch.map_err(|e| damaged(e.to_string())),
+        Err(_) => Err(damaged("its pages can't be decoded".to_owned())),
+    });
     let damaged = damage(key);
     Ok(rows.and_then(move |batch| std::future::ready(conform(&batch, &schema).map_err(&damaged))).boxed())
 }

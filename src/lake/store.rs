@@ -195,8 +195,7 @@ impl Store {
     pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
         let listed = self.objects.list_with_delimiter(Some(prefix)).await;
         let listed = listed.map_err(|source| StoreError::of("list", prefix, source))?;
-        let mut names: Vec<_> =
-            listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        let mut names: Vec<_> = listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
     }

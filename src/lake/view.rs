@@ -69,7 +69,10 @@ impl View {
 
     /// Every cut: chain, partition, cut.
     pub fn cuts(&self) -> impl Iterator<Item = (&str, i32, Cut)> {
-        self.state.cut.iter().flat_map(|(chain, partitions)| partitions.iter().map(move |(p, c)| (chain.as_str(), *p, *c)))
+        self.state
+            .cut
+            .iter()
+            .flat_map(|(chain, partitions)| partitions.iter().map(move |(p, c)| (chain.as_str(), *p, *c)))
     }
 
     /// Whether the lake has nothing in it at all.

@@ -44,7 +44,8 @@ impl Pipeline {
     /// Starts both on the lake in `folder`; the broker listens on `address` (port 0: any).
     pub async fn start(folder: &Path, store: Store, address: SocketAddr, window: Duration) -> anyhow::Result<Pipeline> {
         let spool = open_spool(folder, &store).await?;
-        let broker = Broker::bind(BrokerOptions { listen: address, ..BrokerOptions::default() }, spool.appender()).await?;
+        let broker =
+            Broker::bind(BrokerOptions { listen: address, ..BrokerOptions::default() }, spool.appender()).await?;
         let address = broker.local_addr();
         let (stop_broker, mut stopped) = watch::channel(false);
         let worker = Worker::new(spool.source(), store, WorkerOptions { window, ..WorkerOptions::default() });

@@ -34,7 +34,7 @@ use datafusion::{
         object_store::ObjectStoreUrl,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    prelude::{SQLOptions, SessionConfig, SessionContext},
+    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
 use futures::{FutureExt, StreamExt, stream};
 
@@ -138,7 +138,6 @@ impl Engine for LocalEngine {
         let mut picture = self.picture();
         let mut looked_anew = false;
         loop {
-            self.files.start();
             let stop = match start(&picture.session, statement, values.clone()).await {
                 Ok(started) => return Ok(self.answer(started)),
                 Err(stop) => stop,
@@ -220,8 +219,11 @@ async fn plan(
 ) -> Result<SendableRecordBatchStream, Stop> {
     let planned = async move {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let rows = session.sql_with_options(statement.text(), read_only).await?;
-        let rows = if values.is_empty() { rows } else { rows.with_param_values(values)? };
+        let state = session.state();
+        let plan = state.create_logical_plan(statement.text()).await?;
+        read_only.verify_plan(&plan)?;
+        let plan = if values.is_empty() { plan } else { plan.with_param_values(values)? };
+        let rows = DataFrame::new(state, plan);
         let rows = match statement.row_limit() {
             Some(limit) => rows.limit(0, Some(usize::try_from(limit).unwrap_or(usize::MAX)))?,
             None => rows,
@@ -330,25 +332,24 @@ async fn picture(
     let n = i64::try_from(view.state.n).unwrap_or(i64::MAX);
     for (name, text) in VIEWS {
         let statement = Statement::template(text).bind("upto", Value::Text(upto.clone())).bind("n", Value::Int(n));
-        let rows = base.sql(statement.text()).await.map_err(failed)?;
-        let plan = rows.with_param_values(parameters(&statement)?).map_err(failed)?.into_unoptimized_plan();
+        let plan = base.state().create_logical_plan(statement.text()).await.map_err(failed)?;
+        let plan = plan.with_param_values(parameters(&statement)?).map_err(failed)?;
         session.register_table(name, Arc::new(ViewTable::new(plan, None))).map_err(failed)?;
     }
     Ok(Picture { view, session })
 }
 
 fn session(options: Options, runtime: &Arc<RuntimeEnv>) -> SessionContext {
-    let mut config =
-        SessionConfig::new().with_target_partitions(options.threads.max(1)).with_information_schema(true);
+    let mut config = SessionConfig::new().with_target_partitions(options.threads.max(1)).with_information_schema(true);
     // The lake's text is Utf8: a `varchar` of another type would be cast back and forth.
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     SessionContext::new_with_config_rt(config, Arc::clone(runtime))
 }
 
-fn base_tables(
-    view: &View,
-    files: &Arc<Files>,
-) -> Result<Vec<(&'static str, Arc<dyn TableProvider>)>, DataFusionError> {
+/// A table and its name.
+type NamedTable = (&'static str, Arc<dyn TableProvider>);
+
+fn base_tables(view: &View, files: &Arc<Files>) -> Result<Vec<NamedTable>, DataFusionError> {
     let url = ObjectStoreUrl::parse(LAKE_URL)?;
     let slices = |slices: &[crate::lake::landing::SliceFile]| -> Vec<LakeFile> {
         let file = |f: &crate::lake::landing::SliceFile| LakeFile {

@@ -2,8 +2,8 @@
 //!
 //! A file is looked at twice. Its metadata is read when a statement is planned; a file that is cut short, empty or not
 //! this table's is named and left out there. What metadata can't show (a page that was overwritten) ends the statement
-//! with an error; then [`Files::find_damaged`] decodes the files that the statement had opened, and whoever runs it runs
-//! it again without them.
+//! with an error; then [`Files::find_damaged`] decodes the files that were opened, and whoever runs the statement runs it
+//! again without them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +25,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
     arrow::{
-        ParquetRecordBatchStreamBuilder,
-        arrow_reader::ArrowReaderOptions,
-        async_reader::AsyncFileReader,
+        ParquetRecordBatchStreamBuilder, arrow_reader::ArrowReaderOptions, async_reader::AsyncFileReader,
         parquet_to_arrow_schema,
     },
     errors::ParquetError,
@@ -70,7 +68,7 @@ struct Known {
     damaged: BTreeMap<Path, String>,
     /// Files that were not there.
     missing: BTreeSet<Path>,
-    /// Files that the running statement has opened.
+    /// Files that statements have opened.
     opened: BTreeMap<Path, u64>,
     warnings: Vec<String>,
 }
@@ -91,11 +89,6 @@ impl Files {
 
     pub(super) fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut self.known().warnings)
-    }
-
-    /// Forgets which files were opened: a statement starts.
-    pub(super) fn start(&self) {
-        self.known().opened.clear();
     }
 
     /// Whether a file was not there that should have been: the lake may have moved on.
@@ -182,7 +175,7 @@ impl Files {
         Ok(metadata)
     }
 
-    /// Decodes every file that the running statement has opened, leaves out those that can't be decoded, and names them.
+    /// Decodes every file that statements have opened, leaves out those that can't be decoded, and names them.
     pub(super) async fn find_damaged(self: &Arc<Self>) -> Result<Vec<String>, StoreError> {
         let opened: Vec<_> = self.known().opened.clone().into_iter().collect();
         let mut found = Vec::new();

@@ -153,7 +153,13 @@ pub(crate) async fn small(store: &Store) {
     close(store, "2026-01-05", &early, std::slice::from_ref(&first), 3).await;
     let mut scored = placed(&[first], 1);
     scored.extend(placed(&[second], 3));
-    let scored: Vec<_> = scored.into_iter().map(|mut row| { row["first"] = json!(0); row }).collect();
+    let scored: Vec<_> = scored
+        .into_iter()
+        .map(|mut row| {
+            row["first"] = json!(0);
+            row
+        })
+        .collect();
     let bytes = parquet(&batch(&columns::SCORED, &scored), vec![]);
     create(store, &layout::scored_file(BUILTIN_MODEL, CHAIN, 0, 0), bytes).await;
 }

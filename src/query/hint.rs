@@ -1,9 +1,6 @@
 //! An engine's errors in words that help: one line on what is wrong, and the nearest name where one was mistyped.
 
-use datafusion::{
-    common::SchemaError,
-    error::DataFusionError,
-};
+use datafusion::{common::SchemaError, error::DataFusionError};
 
 use super::{QueryError, readonly, statement::VIEWS};
 use crate::lake::StoreError;
@@ -46,7 +43,8 @@ fn of_schema(error: &SchemaError) -> QueryError {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
             let near = nearest(&field.name, names.iter().copied(), 3);
-            let hint = if near.is_empty() { Some(listed("the columns are", &names)) } else { Some(did_you_mean(&near)) };
+            let hint =
+                if near.is_empty() { Some(listed("the columns are", &names)) } else { Some(did_you_mean(&near)) };
             sql(format!("there is no column `{}`", field.name), hint.filter(|_| !names.is_empty()))
         }
         SchemaError::AmbiguousReference { field } => {

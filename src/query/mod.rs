@@ -27,9 +27,9 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use self::{
-    hint::nearest,
     datafusion::{LocalEngine, Options},
     engine::{Answer, Engine},
+    hint::nearest,
     statement::{Statement, Value},
 };
 

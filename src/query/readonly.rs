@@ -52,7 +52,7 @@ pub fn check(text: &str) -> Result<(), QueryError> {
     };
     match statement.visit(&mut Reader::default()) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(what) => Err(refused(*what)),
+        ControlFlow::Break(what) => Err(refused(what.into())),
     }
 }
 
@@ -68,7 +68,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn part(&mut self) -> ControlFlow<Box<String>> {
+    fn part(&mut self) -> ControlFlow<Box<str>> {
         self.parts += 1;
         if self.parts > MAX_PARTS {
             return stop(format!("it puts together more than {MAX_PARTS} tables and SELECTs"));
@@ -77,12 +77,12 @@ impl Reader {
     }
 }
 
-fn stop(what: impl Into<String>) -> ControlFlow<Box<String>> {
-    ControlFlow::Break(Box::new(what.into()))
+fn stop(what: impl Into<String>) -> ControlFlow<Box<str>> {
+    ControlFlow::Break(what.into().into_boxed_str())
 }
 
 impl Visitor for Reader {
-    type Break = Box<String>;
+    type Break = Box<str>;
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Self::Break> {
         // Also those inside: `WITH x AS (DELETE …) SELECT …` has a statement in its tree.

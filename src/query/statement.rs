@@ -133,7 +133,10 @@ impl Statement {
             Value::Int(int) => int.to_string(),
             Value::Float(float) => format!("{float:e}"),
             Value::Time(ms) => {
-                format!("TIMESTAMP '{}'", crate::reading::time::format_rfc3339_ms(*ms).replace('T', " ").replace('Z', ""))
+                format!(
+                    "TIMESTAMP '{}'",
+                    crate::reading::time::format_rfc3339_ms(*ms).replace('T', " ").replace('Z', "")
+                )
             }
         })
     }
@@ -190,8 +193,10 @@ mod tests {
     #[test]
     fn parameters_are_found_outside_quotes_and_comments_only() {
         let text = "-- $a\nSELECT '$b', '''$c', \"$d\", $e FROM t WHERE x=$e_1";
-        let names: Vec<_> =
-            pieces(text).into_iter().filter_map(|p| if let Piece::Name(name) = p { Some(name) } else { None }).collect();
+        let names: Vec<_> = pieces(text)
+            .into_iter()
+            .filter_map(|p| if let Piece::Name(name) = p { Some(name) } else { None })
+            .collect();
         assert_eq!(names, ["e", "e_1"]);
     }
 

@@ -9,6 +9,8 @@ use super::{
 };
 use crate::lake::{Store, Table, layout};
 
+mod rendering;
+
 async fn engine(store: &Store) -> LocalEngine {
     LocalEngine::open(store.clone(), Options { memory_bytes: 256 << 20, threads: 2 }).await.unwrap()
 }
@@ -30,8 +32,7 @@ impl std::io::Write for Buffer {
 async fn written(engine: &LocalEngine, statement: &Statement, format: Format, style: Style) -> Vec<u8> {
     let answer = engine.run(statement).await.unwrap();
     let buffer = Buffer::default();
-    let mut writer =
-        output::writer(format, "test", &answer.schema, style, false, Box::new(buffer.clone())).unwrap();
+    let mut writer = output::writer(format, "test", &answer.schema, style, false, Box::new(buffer.clone())).unwrap();
     let counts = output::write_rows(answer, writer.as_mut(), None).await.unwrap();
     writer.finish(&counts).unwrap();
     drop(writer);
@@ -140,9 +141,8 @@ async fn devices_come_worst_first_and_sensor_faults_do_not_count() {
     fixture::score(&store, 6, std::slice::from_ref(&fault)).await;
     land(&store, 6, &[reading("device_0", "2026-01-06T13:00:00Z", 60.0)]).await;
     let engine = engine(&store).await;
-    let devices = Statement::template(statement::DEVICES)
-        .bind("since", Value::Time(0))
-        .bind("until", Value::Time(i64::MAX / 2));
+    let devices =
+        Statement::template(statement::DEVICES).bind("since", Value::Time(0)).bind("until", Value::Time(i64::MAX / 2));
     let csv = text(&engine, &devices, Format::Csv).await;
     let rows: Vec<_> = csv.lines().collect();
     assert_eq!(
@@ -215,7 +215,8 @@ async fn sql_sees_the_views_and_nothing_else() {
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name",
     );
     assert_eq!(tables.await, ["dead_letters", "outliers", "readings"]);
-    for hidden in ["landing", "scored", "cuts", "readings_days", "\"state\"", "\"Cargo.toml\"", "\"x.parquet\"", "nothing"]
+    for hidden in
+        ["landing", "scored", "cuts", "readings_days", "\"state\"", "\"Cargo.toml\"", "\"x.parquet\"", "nothing"]
     {
         let error = refused(&engine, &format!("SELECT * FROM {hidden}")).await;
         assert!(error.to_string().contains("there is no table"), "{hidden}: {error}");
@@ -233,11 +234,19 @@ async fn errors_in_sql_are_short_and_name_what_is_near() {
     for (sql, message, hint) in [
         ("SELECT hart_rate FROM readings", "there is no column `hart_rate`", Some("did you mean `heart_rate`?")),
         ("SELECT * FROM reading", "there is no table `reading`", Some("did you mean `readings`?")),
-        ("SELECT r.ts FROM readings r, outliers o WHERE ts > now()", "column `ts` is in more than one table", Some("write `table.column`")),
+        (
+            "SELECT r.ts FROM readings r, outliers o WHERE ts > now()",
+            "column `ts` is in more than one table",
+            Some("write `table.column`"),
+        ),
         ("SELEC 1", "expected: an SQL statement, found: SELEC at Line: 1, Column: 1", None),
         ("SELECT 1 FROM", "expected: identifier, found: EOF", None),
         ("SELECT 1/0", "divide by zero error", None),
-        ("SELECT CAST(device_id AS INT) FROM readings", "cast error: Cannot cast string 'device_1' to value of Int32 type", None),
+        (
+            "SELECT CAST(device_id AS INT) FROM readings",
+            "cast error: Cannot cast string 'device_1' to value of Int32 type",
+            None,
+        ),
     ] {
         let error = refused(&engine, sql).await;
         assert_eq!((error.to_string().as_str(), error.hint().as_deref()), (message, hint), "{sql}");
@@ -274,6 +283,13 @@ async fn damaged_and_foreign_files_are_named_and_left_out() {
     }
     assert_eq!(ask(&engine, "SELECT count(*) FROM readings").await, ["5"]);
     assert!(engine.take_warnings().is_empty(), "each file is named once");
+    let answer = engine.run(&Statement::of_person("SELECT 1 AS x").unwrap()).await.unwrap();
+    let buffer = Buffer::default();
+    let mut writer =
+        output::writer(Format::Json, "t", &answer.schema, Style::default(), false, Box::new(buffer.clone())).unwrap();
+    writer.finish(&output::Counts { warnings: vec!["a \"b\"".to_owned()], ..output::Counts::default() }).unwrap();
+    let json: Json = serde_json::from_slice(&buffer.0.lock().unwrap()).unwrap();
+    assert_eq!(json["warnings"], serde_json::json!(["a \"b\""]));
 }
 
 #[tokio::test]
@@ -292,7 +308,7 @@ async fn a_damaged_page_is_found_and_its_file_left_out() {
 }
 
 #[tokio::test]
-async fn random_damage_never_panics_and_never_changes_an_answer_unnoticed_in_structure() {
+async fn random_damage_ends_no_statement_in_a_panic() {
     // Values inside a page have no checksum, so a changed value can't be noticed; what must hold is that every statement
     // ends, and that rows are never multiplied.
     let rows: Vec<_> = (0..50).map(|i| reading("device_3", "2026-01-06T10:00:00Z", f64::from(i))).collect();
@@ -390,86 +406,6 @@ async fn a_long_chain_does_not_exhaust_the_stack() {
 }
 
 #[tokio::test]
-async fn each_format_says_the_same() {
-    let store = Store::memory();
-    small(&store).await;
-    let engine = engine(&store).await;
-    let sql = "SELECT device_id, arrived_at AS at, reason, payload, 1.5 AS x, NULL AS n FROM dead_letters";
-    let statement = Statement::of_person(sql).unwrap();
-    let csv = text(&engine, &statement, Format::Csv).await;
-    assert_eq!(
-        csv,
-        "device_id,at,reason,payload,x,n\n,2026-01-06T09:10:00.000Z,not_json,{\u{1b}[31m\u{fffd},1.5,\n"
-    );
-    assert_eq!(
-        text(&engine, &statement, Format::Ndjson).await,
-        "{\"device_id\":null,\"at\":\"2026-01-06T09:10:00.000Z\",\"reason\":\"not_json\",\
-         \"payload\":\"{\\u001b[31m\u{fffd}\",\"x\":1.5,\"n\":null}\n"
-    );
-    let json: Json = serde_json::from_str(&text(&engine, &statement, Format::Json).await).unwrap();
-    assert_eq!(json["schema_version"], 1);
-    assert_eq!(json["query"], "test");
-    assert_eq!(json["columns"], serde_json::json!(["device_id", "at", "reason", "payload", "x", "n"]));
-    assert_eq!(json["rows"][0]["reason"], "not_json");
-    assert_eq!((&json["shown"], &json["found"], &json["more"]), (&1.into(), &1.into(), &false.into()));
-    assert_eq!(
-        text(&engine, &statement, Format::Markdown).await,
-        "| device_id | at | reason | payload | x | n |\n| --- | --- | --- | --- | ---: | --- |\n\
-         |  | 2026-01-06T09:10:00.000Z | not_json | {\\\\u{1b}[31m\u{fffd} | 1.5 |  |\n"
-    );
-    let table = text(&engine, &statement, Format::Table).await;
-    assert_eq!(
-        table,
-        "device_id  at                    reason    payload         x  n\n\
-         \u{20}          2026-01-06 09:10:00Z  not_json  {\\u{1b}[31m\u{fffd}  1.5\n"
-    );
-    let parquet = written(&engine, &statement, Format::Parquet, Style::default()).await;
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(bytes::Bytes::from(parquet), 10);
-    let rows: usize = reader.unwrap().map(|batch| batch.unwrap().num_rows()).sum();
-    assert_eq!(rows, 1);
-}
-
-#[tokio::test]
-async fn the_table_fits_its_width() {
-    let store = Store::memory();
-    small(&store).await;
-    let engine = engine(&store).await;
-    for width in [120, 80, 60, 40, 10, 1] {
-        let style = Style { shape: Some(output::shapes::EPISODES), width: Some(width), colour: false };
-        let table = String::from_utf8(written(&engine, &episodes(), Format::Table, style).await).unwrap();
-        let widest = table.lines().map(|line| line.chars().count()).max().unwrap();
-        // Device, start, peak and cause stay.
-        assert!(widest <= width.max(52), "{width}: {widest}\n{table}");
-        let any = Style { shape: None, width: Some(width), colour: false };
-        let all = Statement::of_person("SELECT * FROM outliers").unwrap();
-        let table = String::from_utf8(written(&engine, &all, Format::Table, any).await).unwrap();
-        let widest = table.lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(widest <= width, "{width}: {widest}\n{table}");
-    }
-    let style = Style { shape: Some(output::shapes::EPISODES), width: Some(80), colour: false };
-    insta::assert_snapshot!(String::from_utf8(written(&engine, &episodes(), Format::Table, style).await).unwrap(), @"");
-    let style = Style { width: Some(140), ..style };
-    insta::assert_snapshot!(String::from_utf8(written(&engine, &episodes(), Format::Table, style).await).unwrap(), @"");
-}
-
-#[tokio::test]
-async fn a_long_answer_comes_in_pieces_and_is_whole() {
-    let store = Store::memory();
-    for slice in 0..4 {
-        let rows: Vec<_> = (0..5_000).map(|i| reading("d", "2026-01-06T10:00:00Z", f64::from(i))).collect();
-        land(&store, slice * 5_000, &rows).await;
-    }
-    let engine = engine(&store).await;
-    let sql = "SELECT heart_rate FROM readings";
-    assert_eq!(ask(&engine, sql).await.len(), 20_000);
-    let limited = Statement::of_person(sql).unwrap().limit(Some(7));
-    assert_eq!(text(&engine, &limited, Format::Ndjson).await.lines().count(), 7);
-    assert!(engine.bytes_scanned() > 0);
-    let table = text(&engine, &Statement::of_person(sql).unwrap(), Format::Table).await;
-    assert_eq!(table.lines().count(), 20_001, "one heading however many pages");
-}
-
-#[tokio::test]
 async fn dead_letters_of_closed_days_show_too() {
     let store = Store::memory();
     let mut row = dead("2026-01-05T09:00:00Z", "no_timestamp", b"{}");
@@ -485,4 +421,27 @@ async fn dead_letters_of_closed_days_show_too() {
     let sql = "SELECT reason, \"partition\", item, payload, dt FROM dead_letters WHERE arrived_at >= '2026-01-05'";
     assert_eq!(ask(&engine, sql).await, ["no_timestamp,1,-1,{},2026-01-05"]);
     assert_eq!(ask(&engine, "SELECT * FROM dead_letters WHERE arrived_at >= '2026-01-06'").await.len(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_scorer_is_counted() {
+    let store = Store::memory();
+    let look = async || {
+        let view = crate::lake::View::open(&store).await.unwrap();
+        standing::standing(&store, &view).await.unwrap()
+    };
+    assert!(look().await.empty);
+    let rows = [reading("a", "2026-01-06T09:00:00Z", 60.0), dead("2026-01-06T09:00:01Z", "not_json", b"x")];
+    land(&store, 0, &rows).await;
+    let seen = look().await;
+    assert_eq!((seen.empty, seen.scored, seen.waiting), (false, false, 1));
+    fixture::score(&store, 0, &[]).await;
+    land(&store, 2, &rows).await;
+    let seen = look().await;
+    assert_eq!((seen.scored, seen.waiting, seen.unscored_days.len()), (true, 1, 0));
+    fixture::close(&store, "2026-01-06", &rows[..1], &[], 2).await;
+    let mut state = crate::lake::State::load(&store).await.unwrap();
+    state.days.values_mut().for_each(|runs| runs.scored_by = None);
+    state.commit(&store).await.unwrap();
+    assert_eq!(look().await.unscored_days, ["2026-01-06"]);
 }

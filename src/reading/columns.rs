@@ -66,9 +66,7 @@ fn outlier_fields() -> Vec<Field> {
         Field::new("observed", DataType::Float64, true),
         text("why", false),
     ];
-    fields.extend(
-        Vital::ALL.into_iter().map(|v| Field::new(format!("c_{}", v.column()), DataType::Float64, false)),
-    );
+    fields.extend(Vital::ALL.into_iter().map(|v| Field::new(format!("c_{}", v.column()), DataType::Float64, false)));
     fields.push(Field::new("risk", DataType::Float64, false));
     fields.push(Field::new("news2", DataType::Int32, true));
     fields.extend(vitals());
@@ -90,7 +88,11 @@ pub static ORIGIN: LazyLock<SchemaRef> = LazyLock::new(|| schema([origin_fields(
 
 /// A row of a landing file: a reading, or a dead letter where `reason` is not null.
 pub static LANDING: LazyLock<SchemaRef> = LazyLock::new(|| {
-    schema([reading_fields(true), origin_fields(), vec![text("reason", true), Field::new("payload", DataType::Binary, true)]])
+    schema([
+        reading_fields(true),
+        origin_fields(),
+        vec![text("reason", true), Field::new("payload", DataType::Binary, true)],
+    ])
 });
 
 /// A dead letter of a closed day.
@@ -127,8 +129,7 @@ pub fn readings<'a>(rows: impl Iterator<Item = (&'a str, &'a Reading)>) -> Resul
         arrived.append_value(reading.arrived_ms);
         seq.append_option(reading.seq);
     }
-    let mut columns: Vec<ArrayRef> =
-        vec![Arc::new(device.finish()), Arc::new(ts.finish().with_timezone("UTC"))];
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(device.finish()), Arc::new(ts.finish().with_timezone("UTC"))];
     columns.extend(vitals.iter_mut().map(|vital| Arc::new(vital.finish()) as ArrayRef));
     columns.extend([Arc::new(arrived.finish().with_timezone("UTC")) as ArrayRef, Arc::new(seq.finish())]);
     RecordBatch::try_new(Arc::clone(&READING), columns)

@@ -46,14 +46,8 @@ pub enum Vital {
 
 impl Vital {
     /// All vitals, in the order of columns and of [`Vitals`].
-    pub const ALL: [Vital; VITALS] = [
-        Vital::HeartRate,
-        Vital::Systolic,
-        Vital::Diastolic,
-        Vital::Temperature,
-        Vital::Spo2,
-        Vital::RespiratoryRate,
-    ];
+    pub const ALL: [Vital; VITALS] =
+        [Vital::HeartRate, Vital::Systolic, Vital::Diastolic, Vital::Temperature, Vital::Spo2, Vital::RespiratoryRate];
 
     /// The place of this vital in [`Vitals`].
     pub const fn index(self) -> usize {

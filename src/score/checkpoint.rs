@@ -13,10 +13,7 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::scorer::Scorer;
-use crate::{
-    lake::{Created, Day, Store, layout, state::DayRuns},
-    model::DeviceState,
-};
+use crate::lake::{Created, Day, Store, layout, state::DayRuns};
 
 const HEADING: &[u8] = b"vitals devices 1\n";
 
@@ -93,7 +90,7 @@ fn read(scorer: &mut Scorer<'_>, bytes: &[u8]) -> anyhow::Result<()> {
     let devices = take_u32(&mut rest)?;
     for _ in 0..devices {
         let name = std::str::from_utf8(take_part(&mut rest)?)?.into();
-        let state = DeviceState::from_bytes(take_part(&mut rest)?)?;
+        let state = scorer.model().read_state(take_part(&mut rest)?)?;
         scorer.states.insert(name, state);
     }
     Ok(())

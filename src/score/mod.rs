@@ -17,8 +17,7 @@ use futures::TryStreamExt;
 
 use crate::{
     lake::{
-        Created, Day, Store, Table, View,
-        encoding,
+        Created, Day, Store, Table, View, encoding,
         landing::{self, Footer, SliceFile},
         layout,
         run::{self, RunWriter},
@@ -158,8 +157,10 @@ async fn landing_rows(store: &Store, file: &SliceFile, offsets: Offsets) -> anyh
     let mut batches = scan::open(store, &file.key, file.bytes, &columns::LANDING).await?;
     let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await? {
-        rows.push(scan::conform(&scan::select(&batch, Rows::Readings, offsets)?, &columns::MERGED)
-            .map_err(anyhow::Error::msg)?);
+        rows.push(
+            scan::conform(&scan::select(&batch, Rows::Readings, offsets)?, &columns::MERGED)
+                .map_err(anyhow::Error::msg)?,
+        );
     }
     Ok(arrow::compute::concat_batches(&columns::MERGED, &rows)?)
 }
@@ -192,9 +193,10 @@ pub async fn load_model(store: &Store, id: &str) -> anyhow::Result<Arc<Model>> {
         return Ok(Arc::new(Model::builtin()));
     }
     let key = layout::model_artifact(id);
-    let bytes = store.get(&key).await.with_context(|| {
-        format!("the lake has no model `{id}`; `vitals models list` shows those that it has")
-    })?;
+    let bytes = store
+        .get(&key)
+        .await
+        .with_context(|| format!("the lake has no model `{id}`; `vitals models list` shows those that it has"))?;
     Ok(Arc::new(Model::from_bytes(&bytes).with_context(|| format!("reading the model `{key}`"))?))
 }
 

@@ -9,8 +9,7 @@ use futures::TryStreamExt;
 
 use crate::{
     lake::{
-        Created, Day, Store, Table, View,
-        layout, run,
+        Created, Day, Store, Table, View, layout, run,
         scan::{self, Offsets, Rows},
     },
     model::Model,

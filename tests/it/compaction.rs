@@ -99,7 +99,8 @@ async fn what_was_sent_twice_is_kept_once() {
     let left = readings(&store).await;
     assert_eq!(left.len(), 4, "{left:?}");
     // The one that came first stays.
-    let first = rows(&store, "SELECT arrived_at FROM readings WHERE device_id = 'a' AND heart_rate = 70 ORDER BY ts").await;
+    let first =
+        rows(&store, "SELECT arrived_at FROM readings WHERE device_id = 'a' AND heart_rate = 70 ORDER BY ts").await;
     assert_eq!(first, [[at(1).to_string()], [at(25).to_string()]]);
 }
 
@@ -198,4 +199,26 @@ async fn cleaning_takes_only_what_nothing_needs() {
     assert_eq!(left.iter().map(|file| file.first).collect::<Vec<_>>(), [6]);
     assert_eq!(readings(&store).await, expected());
     assert_eq!(State::load(&store).await.unwrap().n, 2);
+}
+
+#[tokio::test]
+async fn more_files_than_are_merged_at_once_give_the_same_day() {
+    let store = Store::memory();
+    let mut next = 0;
+    for minute in 0..200 {
+        let at = MARCH + (200 - minute) * 60_000;
+        // Each slice overlaps the others in time, and half of them repeat the one before.
+        let outcome = |device| Outcome {
+            device,
+            arrived_ms: MARCH + minute,
+            outcome: Ok(reading(at - at % 120_000, MARCH + minute, 70.0)),
+        };
+        next = land(&store, "c", next, &[outcome("b"), outcome("a")]).await;
+    }
+    let closed = close(&store, MARCH + DAY_MS, false).await;
+    let different = (0..200).map(|minute| (200 - minute) / 2).collect::<std::collections::BTreeSet<_>>().len() as u64;
+    assert_eq!((closed[0].readings, closed[0].sent_twice), (2 * different, 400 - 2 * different));
+    let rows = readings(&store).await;
+    assert!(rows.is_sorted());
+    assert_eq!(rows.len() as u64, 2 * different);
 }

@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 
 /// What goes wrong.
@@ -85,7 +85,11 @@ impl ObjectStore for Faulty {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        if self.dead() { futures::stream::once(async { Err(broken()) }).boxed() } else { self.inner.delete_stream(locations) }
+        if self.dead() {
+            futures::stream::once(async { Err(broken()) }).boxed()
+        } else {
+            self.inner.delete_stream(locations)
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

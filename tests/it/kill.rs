@@ -84,9 +84,8 @@ async fn what_was_acknowledged_survives_kills_once() {
     let mut next = 0;
     for round in 0_u64..4 {
         let up = Up::start(folder.path());
-        let publishers: Vec<_> = (0..3)
-            .map(|device| tokio::spawn(publish(up.port, format!("device_{device}"), next)))
-            .collect();
+        let publishers: Vec<_> =
+            (0..3).map(|device| tokio::spawn(publish(up.port, format!("device_{device}"), next))).collect();
         tokio::time::sleep(Duration::from_millis(400 + 300 * round)).await;
         up.kill();
         for publisher in publishers {
@@ -101,11 +100,8 @@ async fn what_was_acknowledged_survives_kills_once() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     up.interrupt();
     let store = Store::folder(folder.path()).unwrap();
-    let counts = rows(
-        &store,
-        "SELECT count(*), count(DISTINCT device_id || ':' || CAST(seq AS VARCHAR)) FROM readings",
-    )
-    .await;
+    let counts =
+        rows(&store, "SELECT count(*), count(DISTINCT device_id || ':' || CAST(seq AS VARCHAR)) FROM readings").await;
     let stored: usize = counts[0][0].parse().unwrap();
     assert_eq!(counts[0][0], counts[0][1], "a reading is there twice");
     // A packet may be stored and its acknowledgement lost with the process, never the other way round.

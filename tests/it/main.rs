@@ -3,6 +3,7 @@
 mod compaction;
 mod faults;
 mod kill;
+mod readme;
 mod store;
 mod support;
 mod worker;

@@ -98,7 +98,10 @@ async fn a_write_whose_answer_was_lost_is_there() {
 #[tokio::test]
 async fn a_damaged_head_is_named() {
     let store = Store::memory();
-    store.create(&Path::from("landing/c/00000/00000000000000000000.parquet"), Bytes::from_static(b"PAR1")).await.unwrap();
+    store
+        .create(&Path::from("landing/c/00000/00000000000000000000.parquet"), Bytes::from_static(b"PAR1"))
+        .await
+        .unwrap();
     let error = landing::head(&store, "c", 0).await.unwrap_err().to_string();
     assert!(error.contains("landing/c/00000/00000000000000000000.parquet") && error.contains("damaged"), "{error}");
 }

@@ -64,11 +64,7 @@ pub async fn land(store: &Store, chain: &str, first: i64, outcomes: &[Outcome]) 
 
 /// Every row of the view `readings`: device, time, heart rate; sorted.
 pub async fn readings(store: &Store) -> Vec<(String, i64, String)> {
-    let rows = rows(
-        store,
-        "SELECT device_id, ts, heart_rate FROM readings ORDER BY device_id, ts, heart_rate",
-    )
-    .await;
+    let rows = rows(store, "SELECT device_id, ts, heart_rate FROM readings ORDER BY device_id, ts, heart_rate").await;
     rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap(), row[2].clone())).collect()
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     query::{
         Engine, LocalEngine, QueryError, Statement, Value, nearest,
-        output::{Cell, Column, columns_of, moment as at},
+        output::{Cell, Column, columns_of, moment},
         standing::Standing,
         statement,
     },
@@ -85,6 +85,11 @@ async fn texts(engine: &LocalEngine, statement: Statement, most: Option<u64>) ->
     Ok(texts)
 }
 
+/// A moment to the second, for a sentence.
+fn at(ms: i64) -> String {
+    moment(ms - ms.rem_euclid(1_000))
+}
+
 /// The time that was asked for, for a sentence.
 fn window(since: i64, until: i64) -> String {
     match (since, until) {
@@ -160,9 +165,12 @@ pub(super) async fn no_readings(
         });
     }
     if device.is_empty() {
-        return Ok(("there are no readings, only dead letters: `vitals query sql 'SELECT reason, count(*) FROM \
+        return Ok((
+            "there are no readings, only dead letters: `vitals query sql 'SELECT reason, count(*) FROM \
                     dead_letters GROUP BY reason'`"
-            .to_owned(), false));
+                .to_owned(),
+            false,
+        ));
     }
     let devices = texts(engine, Statement::template(statement::DEVICE_IDS), None).await?;
     let near = nearest(device, devices.iter().map(String::as_str), 3);

@@ -105,10 +105,8 @@ impl Chunk {
         let written = self.write(page, zstd)?;
         let too_large = |_| ParquetError::General("a page of over 2 GiB".to_owned());
         self.offsets.append_row_count(rows.count as i64);
-        self.offsets.append_offset_and_size(
-            written.offset as i64,
-            i32::try_from(written.compressed_size).map_err(too_large)?,
-        );
+        self.offsets
+            .append_offset_and_size(written.offset as i64, i32::try_from(written.compressed_size).map_err(too_large)?);
         let nulls = rows.nulls.map_or(0, NullBuffer::null_count);
         if rows.bounds.is_none() && nulls < rows.count {
             self.index.to_invalid();

@@ -13,10 +13,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use parquet::{
-    basic::BoundaryOrder,
-    column::writer::ColumnCloseResult,
-    errors::Result,
-    file::statistics::Statistics,
+    basic::BoundaryOrder, column::writer::ColumnCloseResult, errors::Result, file::statistics::Statistics,
     schema::types::ColumnDescPtr,
 };
 
@@ -79,7 +76,9 @@ impl NarrowColumn {
                     self.slots[slot] = self.values.len() as u16;
                     return Some((self.values.len() - 1) as u8);
                 }
-                code if self.values[usize::from(code) - 1].to_bits() == value.to_bits() => return Some((code - 1) as u8),
+                code if self.values[usize::from(code) - 1].to_bits() == value.to_bits() => {
+                    return Some((code - 1) as u8);
+                }
                 _ => slot = (slot + 1) % SLOTS,
             }
         }

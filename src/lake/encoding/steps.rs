@@ -98,9 +98,8 @@ impl StepsColumn {
             self.end_page(zstd)?;
         }
         let (least, greatest) = self.bounds.unzip();
-        self.chunk.finish(BoundaryOrder::UNORDERED, |nulls| {
-            Statistics::int64(least, greatest, None, Some(nulls), false)
-        })
+        self.chunk
+            .finish(BoundaryOrder::UNORDERED, |nulls| Statistics::int64(least, greatest, None, Some(nulls), false))
     }
 }
 

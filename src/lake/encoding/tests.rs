@@ -30,7 +30,9 @@ fn column(data_type: &DataType, nullable: bool, seeds: &[i64]) -> ArrayRef {
     let present = |seed: &i64| !nullable || seed % 5 != 1;
     let some = |seed: &i64| present(seed).then_some(*seed);
     match data_type {
-        DataType::Utf8 => Arc::new(StringArray::from_iter(seeds.iter().map(|s| some(s).map(|s| format!("d{}", s / 7))))),
+        DataType::Utf8 => {
+            Arc::new(StringArray::from_iter(seeds.iter().map(|s| some(s).map(|s| format!("d{}", s / 7)))))
+        }
         DataType::Float64 => Arc::new(Float64Array::from_iter(seeds.iter().map(|s| some(s).map(|s| s as f64 / 8.0)))),
         DataType::Int64 => Arc::new(Int64Array::from_iter(seeds.iter().map(some))),
         DataType::Int32 => Arc::new(Int32Array::from_iter(seeds.iter().map(|s| some(s).map(|s| s as i32)))),
@@ -59,10 +61,18 @@ fn shapes() -> impl Strategy<Value = Shape> {
 fn seeds() -> impl Strategy<Value = Vec<i64>> {
     prop_oneof![
         (any::<i64>(), 0..300usize).prop_map(|(value, count)| vec![value; count]),
-        vec(prop_oneof![50 => 990..1010i64, 1 => -1_000_000..1_000_000i64, 1 => any::<i64>()], 0..2000).prop_map(|steps| {
-            let mut at = 1_795_392_000_000i64;
-            steps.into_iter().map(|step| { at = at.wrapping_add(step); at }).collect()
-        }),
+        vec(prop_oneof![50 => 990..1010i64, 1 => -1_000_000..1_000_000i64, 1 => any::<i64>()], 0..2000).prop_map(
+            |steps| {
+                let mut at = 1_795_392_000_000i64;
+                steps
+                    .into_iter()
+                    .map(|step| {
+                        at = at.wrapping_add(step);
+                        at
+                    })
+                    .collect()
+            }
+        ),
         vec(-100..100i64, 0..1500),
         vec(any::<i64>(), 0..600),
         vec(prop::sample::select(vec![i64::MIN, -1, 0, 1, i64::MAX]), 0..400),
@@ -119,7 +129,8 @@ fn every_page_says_which_values_it_holds() {
         let array = rows.column(column);
         let within = |page: usize, row: usize| match &index[column] {
             ColumnIndexMetaData::INT64(index) => {
-                let value = arrow::compute::cast(array, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(row);
+                let value =
+                    arrow::compute::cast(array, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(row);
                 (index.min_value(page).unwrap()..=index.max_value(page).unwrap()).contains(&&value)
             }
             ColumnIndexMetaData::DOUBLE(index) => {
@@ -144,7 +155,8 @@ fn every_page_says_which_values_it_holds() {
 fn pages_can_be_skipped() {
     let rows = long_batch(3 * PAGE_ROWS as i64 + 100);
     let file = to_parquet(Shape::Readings, std::slice::from_ref(&rows), Vec::new()).unwrap();
-    let selection = vec![RowSelector::skip(2 * PAGE_ROWS - 3), RowSelector::select(10), RowSelector::skip(PAGE_ROWS + 93)];
+    let selection =
+        vec![RowSelector::skip(2 * PAGE_ROWS - 3), RowSelector::select(10), RowSelector::skip(PAGE_ROWS + 93)];
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, with_page_index()).unwrap();
     let reader = reader.with_row_selection(RowSelection::from(selection)).build().unwrap();
     let read: Vec<_> = reader.collect::<Result<_, _>>().unwrap();

@@ -1,23 +1,15 @@
 //! Rows of past days, sorted by (day, device, time) in chunks: one in memory, or many in temporary files.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io::{BufReader, BufWriter, Seek},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use anyhow::Context;
-use arrow::{
-    array::RecordBatch,
-    ipc::{reader::FileReader as IpcReader, writer::FileWriter as IpcWriter},
-};
+use arrow::array::RecordBatch;
 use futures::StreamExt;
 
 use crate::{
     lake::{
         Day, StoreError,
         scan::{self, BATCH_ROWS, Batches},
+        spill::{Spill, Spilled},
     },
     reading::{Reading, columns},
 };
@@ -29,7 +21,7 @@ pub(super) struct Chunks {
     names: hashbrown::HashMap<Box<str>, u32>,
     days: BTreeSet<Day>,
     sorted: Vec<RecordBatch>,
-    spilled: Vec<File>,
+    spilled: Vec<Spilled>,
 }
 
 impl Chunks {
@@ -78,12 +70,9 @@ impl Chunks {
 
     fn spill(&mut self) -> anyhow::Result<()> {
         let batches = self.sort()?;
-        let file = tempfile::tempfile().context("making a temporary file for a large import")?;
-        let mut writer = IpcWriter::try_new(BufWriter::new(file), &columns::MERGED)?;
-        batches.iter().try_for_each(|batch| writer.write(batch)).context("writing a temporary file (is the disk full?)")?;
-        writer.finish()?;
-        let file = writer.into_inner()?.into_inner().map_err(|e| e.into_error())?;
-        self.spilled.push(file);
+        let mut spill = Spill::new(&columns::MERGED)?;
+        batches.iter().try_for_each(|batch| spill.write(batch))?;
+        self.spilled.push(spill.finish()?);
         Ok(())
     }
 
@@ -98,22 +87,12 @@ impl Chunks {
     }
 
     /// Every chunk from its beginning, in the order of the file.
-    pub(super) fn feeds(&mut self) -> anyhow::Result<Vec<FeedOfDays>> {
+    pub(super) fn feeds(&self) -> anyhow::Result<Vec<FeedOfDays>> {
         if self.spilled.is_empty() {
             let batches = self.sorted.clone().into_iter().map(Ok);
             return Ok(vec![FeedOfDays::new(Box::new(batches))]);
         }
-        let mut feeds = Vec::with_capacity(self.spilled.len());
-        for file in &mut self.spilled {
-            file.rewind()?;
-            let reader = IpcReader::try_new(BufReader::new(file.try_clone()?), None)?;
-            let damaged = |e: arrow::error::ArrowError| StoreError::Damaged {
-                key: "(temporary file of an import)".into(),
-                what: e.to_string(),
-            };
-            feeds.push(FeedOfDays::new(Box::new(reader.map(move |batch| batch.map_err(damaged)))));
-        }
-        Ok(feeds)
+        self.spilled.iter().map(|spilled| Ok(FeedOfDays::new(Box::new(spilled.rows()?)))).collect()
     }
 }
 

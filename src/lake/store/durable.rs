@@ -72,7 +72,13 @@ fn clear_staging(staging: &FsPath) -> io::Result<()> {
 }
 
 /// Writes `payload` to `staging`, syncs it, and links or renames it to `target`; syncs every folder that changed.
-fn write_durably(root: &FsPath, staging: &FsPath, target: &FsPath, payload: &PutPayload, create: bool) -> io::Result<()> {
+fn write_durably(
+    root: &FsPath,
+    staging: &FsPath,
+    target: &FsPath,
+    payload: &PutPayload,
+    create: bool,
+) -> io::Result<()> {
     let parent = target.parent().unwrap_or(root);
     let new_folders = make_folders(root, parent)?;
     let mut file = File::options().write(true).create_new(true).open(staging)?;

@@ -27,7 +27,7 @@ pub const JSON_SCHEMA_VERSION: u32 = 1;
 pub enum Format {
     /// For people; fits the terminal
     Table,
-    /// One document: schema_version, columns, rows, counts
+    /// One document: schema_version, columns, rows, counts, warnings
     Json,
     /// One JSON object per line and row
     Ndjson,
@@ -58,7 +58,7 @@ impl OutputError {
 }
 
 /// What came of an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows that were written.
     pub shown: u64,
@@ -66,6 +66,8 @@ pub struct Counts {
     pub found: Option<u64>,
     /// Whether there are more rows than were written.
     pub more: bool,
+    /// What the reader should know: files that were left out, and why.
+    pub warnings: Vec<String>,
 }
 
 /// Takes rows and writes them.
@@ -118,10 +120,10 @@ pub async fn write_rows(
         if rows > room {
             let fits = usize::try_from(room).unwrap_or(usize::MAX);
             writer.rows(&batch.slice(0, fits))?;
-            return Ok(Counts { shown: shown + room, found: None, more: true });
+            return Ok(Counts { shown: shown + room, more: true, ..Counts::default() });
         }
         writer.rows(&batch)?;
         shown += rows;
     }
-    Ok(Counts { shown, found: Some(shown), more: false })
+    Ok(Counts { shown, found: Some(shown), ..Counts::default() })
 }

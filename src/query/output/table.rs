@@ -9,7 +9,9 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, SchemaRef},
 };
-use comfy_table::{Attribute, Cell as TableCell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row, Table};
+use comfy_table::{
+    Attribute, Cell as TableCell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row, Table,
+};
 
 use super::{Cell, Column, Counts, Writer, cell::columns_of, escaped};
 use crate::reading::{Vital, time::format_rfc3339_ms};
@@ -105,7 +107,8 @@ impl<'a> TableWriter<'a> {
         let at = |name: &str| schema.index_of(name).ok();
         let (planned, beside) = match style.shape {
             Some(shape) => {
-                let planned = shape.iter().filter_map(|shown| Some(Planned::of_shape(shown, at(shown.column)?, schema)));
+                let planned =
+                    shape.iter().filter_map(|shown| Some(Planned::of_shape(shown, at(shown.column)?, schema)));
                 let beside = Beside {
                     observed: at("observed"),
                     usual: at("usual"),
@@ -215,8 +218,13 @@ impl Writer for TableWriter<'_> {
 
     fn remark(&self) -> Option<String> {
         let widths = self.widths.as_ref().filter(|_| self.cut)?;
-        let hidden: Vec<_> =
-            self.planned.iter().zip(widths).filter(|(_, width)| width.is_none()).map(|(p, _)| p.title.as_str()).collect();
+        let hidden: Vec<_> = self
+            .planned
+            .iter()
+            .zip(widths)
+            .filter(|(_, width)| width.is_none())
+            .map(|(p, _)| p.title.as_str())
+            .collect();
         let width = self.style.width.unwrap_or_default();
         let what = match hidden.as_slice() {
             [] => "long values are cut".to_owned(),
@@ -230,14 +238,7 @@ impl Writer for TableWriter<'_> {
 impl Planned {
     fn of_shape(shown: &Shown, source: usize, schema: &SchemaRef) -> Planned {
         let right = is_number(schema.field(source).data_type()) || shown.show == Show::Lasted;
-        Planned {
-            title: shown.title.to_owned(),
-            source,
-            show: shown.show,
-            floor: shown.floor,
-            rank: shown.rank,
-            right,
-        }
+        Planned { title: shown.title.to_owned(), source, show: shown.show, floor: shown.floor, rank: shown.rank, right }
     }
 }
 
@@ -247,7 +248,11 @@ fn plan_any(schema: &SchemaRef) -> Vec<Planned> {
         title: field.name().clone(),
         source: i,
         show: Show::Plain,
-        floor: if is_number(field.data_type()) || matches!(field.data_type(), DataType::Timestamp(..)) { 0 } else { FLOOR },
+        floor: if is_number(field.data_type()) || matches!(field.data_type(), DataType::Timestamp(..)) {
+            0
+        } else {
+            FLOOR
+        },
         rank: i,
         right: is_number(field.data_type()),
     };

@@ -75,7 +75,7 @@ fn json_keys(schema: &SchemaRef) -> io::Result<Vec<String>> {
     names(schema).iter().map(key).collect()
 }
 
-/// One document: `{"schema_version", "query", "columns", "rows", "shown", "found", "more"}`.
+/// One document: `{"schema_version", "query", "columns", "rows", "shown", "found", "more", "warnings"}`.
 pub(super) struct JsonWriter<'a> {
     out: Out<'a>,
     keys: Vec<String>,
@@ -103,7 +103,9 @@ impl Writer for JsonWriter<'_> {
 
     fn finish(&mut self, counts: &Counts) -> io::Result<()> {
         let found = counts.found.map_or("null".to_owned(), |found| found.to_string());
-        writeln!(self.out, "\n],\"shown\":{},\"found\":{found},\"more\":{}}}", counts.shown, counts.more)?;
+        let warnings = serde_json::to_string(&counts.warnings)?;
+        let (shown, more) = (counts.shown, counts.more);
+        writeln!(self.out, "\n],\"shown\":{shown},\"found\":{found},\"more\":{more},\"warnings\":{warnings}}}")?;
         self.out.flush()
     }
 }

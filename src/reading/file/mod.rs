@@ -2,11 +2,14 @@
 //!
 //! The kind of a file follows from its first bytes, not from its name. A row that is no reading keeps its place, with the
 //! reason. A file that can't be read at all is an error that names it. Memory: one row, or one batch of a Parquet file.
+//!
+//! Columns come in any order: `device_id`, `timestamp` (or `ts`; RFC 3339, or epoch milliseconds), the six vitals, or
+//! `blood_pressure` for two of them, and `seq`. Others are ignored, and named.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,7 +34,7 @@ pub struct FileRow<'a> {
     /// The device that it names; empty where it names none, or nothing that can be one.
     pub device: &'a str,
     pub reading: Result<Reading, Reason>,
-    /// Its text, where it has one.
+    /// Its text where it is no reading; of a row of a Parquet file, the same as JSON.
     pub raw: &'a [u8],
 }
 
@@ -51,8 +54,13 @@ impl Row {
         } else if valid_device_id(&self.device) {
             arrived(fields.finish(arrived_ms), arrived_ms)
         } else {
+            self.device.clear();
             Err(Reason::BadDeviceId)
         });
+    }
+
+    fn is_dead(&self) -> bool {
+        !matches!(self.reading, Some(Ok(_)))
     }
 }
 
@@ -72,6 +80,7 @@ trait Rows {
 
 /// A file being read.
 pub struct FileReader {
+    path: PathBuf,
     rows: Box<dyn Rows>,
     row: Row,
     count: u64,
@@ -100,16 +109,23 @@ impl FileReader {
             }
             match first_byte(&mut text).with_context(reading)? {
                 None => bail!("`{}` is empty", path.display()),
-                Some(b'{') => Box::new(ndjson::JsonRows::new(text, now_ms)),
+                Some(b'{') => Box::new(ndjson::JsonRows::new(text, now_ms).with_context(reading)?),
+                Some(b'[') => bail!(
+                    "`{}` is a JSON array; give one object per line, as `jq -c '.[]'` writes them",
+                    path.display()
+                ),
                 Some(_) => Box::new(csv::CsvRows::new(text, now_ms).with_context(reading)?),
             }
         };
-        Ok(FileReader { rows, row: Row::default(), count: 0, bytes_read })
+        Ok(FileReader { path: path.to_owned(), rows, row: Row::default(), count: 0, bytes_read })
     }
 
     /// The next row; `None` at the end.
+    ///
+    /// # Errors
+    /// The file can't be read any further.
     pub fn next_row(&mut self) -> anyhow::Result<Option<FileRow<'_>>> {
-        if !self.rows.next(&mut self.row)? {
+        if !self.rows.next(&mut self.row).with_context(|| format!("reading `{}`", self.path.display()))? {
             return Ok(None);
         }
         let number = self.count;
@@ -191,31 +207,37 @@ enum Column {
     Ignored,
 }
 
-/// What each of these columns means, and the names of those that mean nothing.
-fn columns<'a>(names: impl Iterator<Item = &'a str>) -> anyhow::Result<(Vec<Column>, Vec<String>)> {
-    let names: Vec<&str> = names.collect();
-    let meaning = |name: &&str| match name.trim() {
+/// What a column of this name means.
+fn meaning(name: &str) -> Column {
+    match name.trim() {
         "device_id" => Column::Device,
         "timestamp" | "ts" => Column::Timestamp,
         "blood_pressure" => Column::Pressure,
         "seq" => Column::Seq,
         other => Vital::from_column(other).map_or(Column::Ignored, Column::Vital),
-    };
-    let columns: Vec<Column> = names.iter().map(meaning).collect();
-    let there = || names.iter().map(|name| format!("`{}`", name.trim())).collect::<Vec<_>>().join(", ");
+    }
+}
+
+/// What each of these columns means, and the names of those that mean nothing.
+fn columns<'a>(names: impl Iterator<Item = &'a str>) -> anyhow::Result<(Vec<Column>, Vec<String>)> {
+    let (names, columns): (Vec<&str>, Vec<Column>) = names.map(|name| (name.trim(), meaning(name))).unzip();
+    let there = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     for (needed, name) in [(Column::Device, "device_id"), (Column::Timestamp, "timestamp")] {
-        match columns.iter().filter(|column| **column == needed).count() {
-            0 => bail!("it has no column `{name}`, only {}", there()),
-            1 => {}
-            _ => bail!("it has more than one column `{name}`: {}", there()),
+        if !columns.contains(&needed) {
+            bail!("it has no column `{name}`, only {}", there());
         }
     }
     if !columns.iter().any(|column| matches!(column, Column::Vital(_) | Column::Pressure)) {
         let vitals = Vital::ALL.map(Vital::column).join(", ");
         bail!("it has no column of a vital sign ({vitals}, blood_pressure), only {}", there());
     }
+    for (place, column) in columns.iter().enumerate() {
+        if *column != Column::Ignored && columns[..place].contains(column) {
+            bail!("it has more than one column `{}`: {}", names[place], there());
+        }
+    }
     let ignored = names.iter().zip(&columns).filter(|(_, column)| **column == Column::Ignored);
-    let ignored = ignored.map(|(name, _)| name.trim().to_owned()).collect();
+    let ignored = ignored.map(|(name, _)| (*name).to_owned()).collect();
     Ok((columns, ignored))
 }
 

@@ -1,11 +1,11 @@
-//! NDJSON: a packet per line, as devices publish them, which names its device.
+//! NDJSON: a packet per line, as devices publish them, which names its device; `ts` may stand for `timestamp`.
 
 use std::{
     collections::VecDeque,
     io::{BufRead, Read},
 };
 
-use super::{Row, Rows, arrived};
+use super::{Column, Row, Rows, arrived, meaning};
 use crate::reading::{MAX_PACKET_BYTES, packet::Parser};
 
 pub(super) struct JsonRows {
@@ -14,12 +14,15 @@ pub(super) struct JsonRows {
     line: Vec<u8>,
     /// The rows of a batch after its first.
     waiting: VecDeque<Row>,
+    ignored: Vec<String>,
     now_ms: i64,
 }
 
 impl JsonRows {
-    pub(super) fn new(text: Box<dyn BufRead + Send>, now_ms: i64) -> JsonRows {
-        JsonRows { text, parser: Parser::for_files(), line: Vec::new(), waiting: VecDeque::new(), now_ms }
+    pub(super) fn new(mut text: Box<dyn BufRead + Send>, now_ms: i64) -> std::io::Result<JsonRows> {
+        let ignored = unknown_fields(text.fill_buf()?);
+        let (parser, line, waiting) = (Parser::for_files(), Vec::new(), VecDeque::new());
+        Ok(JsonRows { text, parser, line, waiting, ignored, now_ms })
     }
 
     /// The next line that is not blank into `line`, of one too long only its beginning; false at the end.
@@ -40,6 +43,17 @@ impl JsonRows {
             }
         }
     }
+}
+
+/// Fields of the first line that mean nothing here, as far as it can be read.
+fn unknown_fields(text: &[u8]) -> Vec<String> {
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let Ok(serde_json::Value::Object(fields)) = serde_json::from_slice(line) else { return Vec::new() };
+    fields
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name != "readings" && meaning(name) == Column::Ignored)
+        .collect()
 }
 
 fn skip_line(text: &mut dyn BufRead) -> std::io::Result<()> {
@@ -67,13 +81,13 @@ impl Rows for JsonRows {
         }
         match self.parser.parse(None, &self.line, self.now_ms) {
             Ok(packet) => {
-                let rows = packet.items().map(|item| Row {
+                let mut rows = packet.items().map(|item| Row {
                     device: packet.device.to_owned(),
                     reading: Some(arrived(item.outcome, self.now_ms)),
-                    raw: item.text.to_vec(),
+                    raw: if item.outcome.is_err() { item.text.to_vec() } else { Vec::new() },
                 });
+                *row = rows.next().unwrap_or_default();
                 self.waiting.extend(rows);
-                *row = self.waiting.pop_front().unwrap_or_default();
             }
             Err(reason) => {
                 *row = Row { device: String::new(), reading: Some(Err(reason)), raw: std::mem::take(&mut self.line) };
@@ -83,6 +97,6 @@ impl Rows for JsonRows {
     }
 
     fn ignored_columns(&self) -> &[String] {
-        &[]
+        &self.ignored
     }
 }

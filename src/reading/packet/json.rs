@@ -347,9 +347,9 @@ impl Number<'_> {
     }
 }
 
-/// Reads text that is one JSON number, and finite.
-pub(super) fn parse_f64(text: &str) -> Option<f64> {
+/// Reads text that is one JSON number.
+pub(super) fn parse_number(text: &str) -> Option<Number<'_>> {
     let mut cursor = Cursor::new(text);
     let number = cursor.number().ok()?;
-    (cursor.at == text.len()).then(|| number.to_f64())?
+    (cursor.at == text.len()).then_some(number)
 }

@@ -24,14 +24,15 @@
 //!
 //! # Faults
 //!
-//! A fault of the text or the envelope loses the packet (item −1), one of a reading only that reading. Of several, the
-//! packet's come first, in the order of [`Reason::ALL`] as far as they concern the text; within one object the first in
-//! the text wins, and then what only the whole object can tell: contradicting pressures, no timestamp, clock ahead,
-//! wrong device.
+//! A fault of the text or the envelope loses the packet (item −1), one of a reading only that reading. Of several faults
+//! one is told:
+//!
+//! 1. of the text: too large, not UTF-8, then not JSON or too deep, whichever is met first, then not an object;
+//! 2. of the envelope: `device_id` twice or no text, no device, a bad or wrong one, then `readings` twice, no array, empty;
+//! 3. of a reading: its fields in the order of the text (the wrong type, an unreadable time, twice), its `device_id` twice
+//!    or no text, contradicting pressures, no timestamp, clock ahead, wrong device.
 
-use super::{
-    MAX_CLOCK_AHEAD_MS, MAX_PACKET_BYTES, NO_VITALS, Reading, Reason, Vital, Vitals, time, valid_device_id,
-};
+use super::{MAX_CLOCK_AHEAD_MS, MAX_PACKET_BYTES, NO_VITALS, Reading, Reason, Vital, Vitals, time, valid_device_id};
 use json::{Cursor, Text};
 
 mod json;
@@ -281,13 +282,7 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     /// Reads the value of a field that is there for the first time. Errors are faults of the text.
     #[inline(always)]
-    fn set(
-        &mut self,
-        field: Field,
-        cursor: &mut Cursor<'a>,
-        depth: u32,
-        scratch: &mut String,
-    ) -> Result<(), Reason> {
+    fn set(&mut self, field: Field, cursor: &mut Cursor<'a>, depth: u32, scratch: &mut String) -> Result<(), Reason> {
         let fields = &mut self.fields;
         match cursor.token() {
             b'n' => return cursor.word("null"),
@@ -394,5 +389,11 @@ impl Fields {
 /// Reads `118/76`.
 pub(super) fn parse_pressure(text: &str) -> Option<(f64, f64)> {
     let (systolic, diastolic) = text.split_once('/')?;
-    Some((json::parse_f64(systolic.trim())?, json::parse_f64(diastolic.trim())?))
+    let number = |part: &str| json::parse_number(part.trim())?.to_f64();
+    Some((number(systolic)?, number(diastolic)?))
+}
+
+/// Reads a whole number, as `seq` may be written.
+pub(super) fn parse_i64(text: &str) -> Option<i64> {
+    json::parse_number(text)?.to_i64()
 }
