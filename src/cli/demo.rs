@@ -1,17 +1,23 @@
 //! `vitals demo`: the whole pipeline on this machine, in about a minute.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
+use anyhow::Context;
 use clap::{Args, Parser};
+use tokio::sync::watch;
 
-use super::{Cli, Command, duration::parse_duration, progress::Progress, query};
+use super::{Cli, Command, duration::parse_duration, progress::Progress, query, train::parse_budget};
 use crate::{
     lake::{Store, now_ms},
     local::{
         demo::{self, DemoOptions, Outcome},
         pipeline::describe,
     },
-    simulate::{FleetOptions, MAX_DEVICES},
+    simulate::{FleetOptions, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY},
 };
 
 /// Show everything at once: simulated devices, broker, lake, training, outliers
@@ -47,7 +53,7 @@ pub struct DemoArgs {
     seed: u64,
 
     /// Episodes per device and simulated day
-    #[arg(long, value_name = "RATE", default_value_t = 0.5)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.5, value_parser = episodes)]
     episodes_per_device_day: f64,
 
     /// Healthy bodies and sensors only: everything found is a false alarm
@@ -55,7 +61,7 @@ pub struct DemoArgs {
     no_episodes: bool,
 
     /// False alarms that a device may raise per day
-    #[arg(long, value_name = "RATE", default_value_t = 0.25)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.25, value_parser = parse_budget)]
     alarms_per_device_day: f64,
 
     /// Keep the lake in this folder, which must be empty or not there; without it the lake is temporary
@@ -74,11 +80,17 @@ fn interval(text: &str) -> Result<Duration, String> {
     if interval >= Duration::from_secs(1) { Ok(interval) } else { Err("must be 1 second or longer".to_owned()) }
 }
 
+fn episodes(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let possible = 0.0..=MAX_EPISODES_PER_DEVICE_DAY;
+    if possible.contains(&rate) { Ok(rate) } else { Err(format!("must be 0 to {MAX_EPISODES_PER_DEVICE_DAY}")) }
+}
+
 impl DemoArgs {
     fn fleet(&self, now_ms: i64) -> FleetOptions {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        // A whole minute, so that the same seed gives the same readings but for the date.
-        let end_ms = now_ms - now_ms % 60_000;
+        // A whole hour, so that the same seed gives the same readings and verdicts but for the date.
+        let end_ms = now_ms - now_ms % 3_600_000;
         let start_ms = end_ms - milliseconds(self.duration);
         FleetOptions {
             devices: self.devices,
@@ -104,33 +116,40 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             folder.clone()
         }
         None => {
-            temporary = tempfile::tempdir()?;
+            temporary =
+                tempfile::tempdir().context("making a temporary folder for the lake; `--keep DIR` needs none")?;
             temporary.path().to_owned()
         }
     };
-    let interrupted = super::on_interrupt();
-    let mut stopped = interrupted.clone();
-    tokio::select! {
-        done = demonstrate(&args, &folder, interrupted) => done,
-        _ = async { stopped.wait_for(|stop| *stop).await.is_ok() } => {
-            eprintln!("interrupted");
-            Ok(ExitCode::from(130))
-        }
-    }
-}
-
-async fn demonstrate(
-    args: &DemoArgs,
-    folder: &std::path::Path,
-    interrupted: tokio::sync::watch::Receiver<bool>,
-) -> anyhow::Result<ExitCode> {
-    let begun = std::time::Instant::now();
-    let store = Store::folder(folder)?;
+    let mut interrupted = super::on_interrupt();
+    let begun = Instant::now();
+    let store = Store::folder(&folder)?;
     let options =
         DemoOptions { fleet: args.fleet(now_ms()), alarms_per_device_day: args.alarms_per_device_day, seed: args.seed };
+    // Devices and broker end in good order by themselves.
+    let whole = publish(&folder, &store, &options, interrupted.clone()).await?;
+    let answered = tokio::select! {
+        done = answer(&args, &folder, &store, &options), if whole => done.map(|()| true)?,
+        _ = async { interrupted.wait_for(|stop| *stop).await.is_ok() } => false,
+    };
+    if !answered {
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(130));
+    }
+    eprintln!("\nin {:.1} s, from devices to answers", begun.elapsed().as_secs_f64());
+    suggest(&args);
+    Ok(ExitCode::SUCCESS)
+}
 
+/// Devices → broker → landing files; gives whether all of it was published.
+async fn publish(
+    folder: &Path,
+    store: &Store,
+    options: &DemoOptions,
+    interrupted: watch::Receiver<bool>,
+) -> anyhow::Result<bool> {
     let mut progress = Progress::bar("simulate", 1000);
-    let (published, ingested) = demo::publish(folder, &store, &options.fleet, interrupted, |now| {
+    let (published, ingested) = demo::publish(folder, store, &options.fleet, interrupted, |now| {
         progress.at((now.done * 1000.0) as u64, || format!("{} packets acknowledged", now.acknowledged));
     })
     .await?;
@@ -142,22 +161,26 @@ async fn demonstrate(
         published.progress.acknowledged
     ));
     eprintln!("{:>10} {}", "ingest", describe(&ingested));
+    Ok(!published.interrupted)
+}
 
+/// Landing files → sorted days, a model, verdicts, and what they are worth.
+async fn answer(args: &DemoArgs, folder: &Path, store: &Store, options: &DemoOptions) -> anyhow::Result<()> {
     let progress = Progress::spinner("compact");
-    let closed = demo::close_days(&store).await?;
+    let closed = demo::close_days(store).await?;
     let bytes: u64 = closed.iter().map(|day| day.bytes).sum();
     let readings: u64 = closed.iter().map(|day| day.readings).sum();
     progress
         .done(&format!("{:.1} bytes per reading, sorted by device and time", bytes as f64 / readings.max(1) as f64));
 
     let progress = Progress::spinner("train");
-    let model = demo::learn(&store, &options).await?;
+    let model = demo::learn(store, options).await?;
     let trained = &model.card().trained_on;
     progress.done(&format!("{} from {} devices, without labels", model.id(), trained.devices));
     model.card().warnings.iter().for_each(|warning| eprintln!("{:>10} {warning}", "warning"));
 
     let mut progress = Progress::spinner("score");
-    let scored = demo::judge(&store, &model, |done| {
+    let scored = demo::judge(store, &model, |done| {
         progress.at(done.readings, || format!("{} readings", done.readings));
     })
     .await?;
@@ -165,17 +188,15 @@ async fn demonstrate(
 
     eprintln!();
     show_episodes(folder, args.duration).await?;
-    let outcome = demo::compare_with_labels(&store, &options.fleet).await?;
+    let outcome = demo::compare_with_labels(store, &options.fleet).await?;
     eprintln!();
     tell(&outcome, args.alarms_per_device_day);
-    eprintln!("\nin {:.0} s, from devices to answers", begun.elapsed().as_secs_f64());
-    suggest(args);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Asks for the newest episodes as anybody would.
-async fn show_episodes(folder: &std::path::Path, duration: Duration) -> anyhow::Result<()> {
-    let since = format!("{}s", duration.as_secs() + 60);
+async fn show_episodes(folder: &Path, duration: Duration) -> anyhow::Result<()> {
+    let since = format!("{}s", duration.as_secs() + 3_600);
     let lake = folder.to_string_lossy();
     let words = ["vitals", "query", "outliers", "--since", &since, "--limit", "12", "--lake", &lake];
     match Cli::try_parse_from(words)?.command {

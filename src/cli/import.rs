@@ -36,13 +36,12 @@ pub struct ImportArgs {
 /// Runs the command.
 pub async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     // A file that is not there is better noticed before the first one is stored.
-    for path in &args.files {
-        std::fs::File::open(path).map_err(|e| anyhow::anyhow!("can't read `{}`: {e}", path.display()))?;
-    }
+    args.files.iter().try_for_each(|path| super::check_file(path))?;
     let store = args.lake.create()?;
     let now = now_ms();
     // Days that are over are closed first, so that what arrived in them stays in them.
     compact(&store, CompactOptions { now_ms: now, running_day: false }, |_| ()).await?;
+    let mut anything = false;
     for path in &args.files {
         let bytes = std::fs::metadata(path)?.len();
         let mut progress = Progress::bar("import", bytes);
@@ -53,8 +52,11 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         .await?;
         progress.done(&format!("{}: {}", path.display(), describe(&summary)));
         tell_more(&summary);
+        anything |= summary.known || summary.readings > 0;
     }
-    eprintln!("hint: `vitals train` learns what is normal and scores them");
+    if anything {
+        eprintln!("hint: `vitals train` learns what is normal and scores them");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,11 +65,15 @@ fn describe(summary: &ImportSummary) -> String {
         return "the lake has this file already, nothing added".to_owned();
     }
     let days = summary.days.len();
-    let mut text = format!("{} readings of {days} {}", summary.readings, if days == 1 { "day" } else { "days" });
-    if let (Some(first), Some(last)) = (summary.days.first(), summary.days.last()) {
-        text.push_str(&format!(", {first} to {last}"));
+    let readings = match summary.readings {
+        1 => "1 reading".to_owned(),
+        many => format!("{many} readings"),
+    };
+    match (summary.days.first(), summary.days.last()) {
+        (Some(first), Some(last)) if days > 1 => format!("{readings} of {days} days, {first} to {last}"),
+        (Some(day), _) => format!("{readings} of {day}"),
+        _ => readings,
     }
-    text
 }
 
 fn tell_more(summary: &ImportSummary) {

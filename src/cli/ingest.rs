@@ -85,7 +85,10 @@ pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
             let taken = subscriber::follow(&upstream, &args.topic, spool.appender(), interrupted).await;
             spool.close().await;
             let done = worker.await??;
-            eprintln!("{}", describe(&done));
+            // Where nothing came, why not is all there is to say.
+            if taken.is_ok() || done.slices > 0 {
+                eprintln!("{}", describe(&done));
+            }
             taken?;
         }
     }

@@ -160,6 +160,19 @@ fn is_lake(folder: &Path) -> bool {
     ["landing", "state", "spool", "models"].iter().any(|name| folder.join(name).is_dir())
 }
 
+/// Whether a file that is named on the command line can be read. Pipes can't: files are read more than once.
+pub fn check_file(path: &Path) -> anyhow::Result<()> {
+    let cant = |why: &dyn std::fmt::Display| format!("can't read `{}`: {why}", path.display());
+    let there = path.metadata().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Exit::not_found(cant(&e)),
+        _ => anyhow::anyhow!(cant(&e)),
+    })?;
+    if !there.is_file() {
+        return Err(anyhow::anyhow!(cant(&"it is no file, but a folder, a pipe or a device")));
+    }
+    std::fs::File::open(path).map(drop).map_err(|e| anyhow::anyhow!(cant(&e)))
+}
+
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -226,7 +239,11 @@ pub fn start_logging(verbose: u8, format: LogFormat) {
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let doing = || format!("writing `{}`", path.display());
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = io::BufWriter::new(tempfile::NamedTempFile::new_in(folder).with_context(doing)?);
+    let mut builder = tempfile::Builder::new();
+    // Others may read it as any other file, unlike what is only temporary.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = io::BufWriter::new(builder.tempfile_in(folder).with_context(doing)?);
     write(&mut file)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(doing)?;
     file.persist(path).with_context(doing)?;

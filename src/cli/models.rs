@@ -29,11 +29,25 @@ pub struct ModelsArgs {
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
     /// Every model of the lake, the one in force marked
+    ///
+    /// Examples:
+    ///
+    ///   vitals models list
+    ///   vitals models list --lake ward7
+    #[command(verbatim_doc_comment)]
     List {
         #[command(flatten)]
         lake: LakeArgs,
     },
     /// A model's card, as JSON
+    ///
+    /// Examples:
+    ///
+    ///   # the one in force
+    ///   vitals models show
+    ///
+    ///   vitals models show builtin
+    #[command(verbatim_doc_comment)]
     Show {
         #[command(flatten)]
         lake: LakeArgs,
@@ -41,6 +55,14 @@ enum ModelsCommand {
         model: Option<String>,
     },
     /// Score the lake with another model and put both in force
+    ///
+    /// Examples:
+    ///
+    ///   vitals models promote m-0123456789ab
+    ///
+    ///   # back to the one that needs no training
+    ///   vitals models promote builtin
+    #[command(verbatim_doc_comment)]
     Promote {
         #[command(flatten)]
         lake: LakeArgs,

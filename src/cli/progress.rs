@@ -49,19 +49,17 @@ impl Progress {
     /// Where the work is, in units and words.
     pub fn at(&mut self, done: u64, words: impl FnOnce() -> String) {
         match &self.bar {
-            Some(bar) => {
-                // Words cost more than the bar can show; ten times a second is enough.
-                if self.told.elapsed() >= Duration::from_millis(100) {
-                    self.told = Instant::now();
-                    bar.set_position(done);
-                    bar.set_message(words());
-                }
+            // Words cost more than the bar can show; ten times a second is enough.
+            Some(bar) if self.told.elapsed() >= Duration::from_millis(100) => {
+                self.told = Instant::now();
+                bar.set_position(done);
+                bar.set_message(words());
             }
             None if self.told.elapsed() >= HEARTBEAT => {
                 self.told = Instant::now();
                 eprintln!("{:>10} {}", self.name, words());
             }
-            None => {}
+            _ => {}
         }
     }
 

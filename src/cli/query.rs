@@ -86,7 +86,7 @@ struct OutliersArgs {
     /// Of this device only
     #[arg(long, value_name = "ID")]
     device: Option<String>,
-    /// With this cause only, such as tachycardia
+    /// With this cause only, such as heart_rate_high, fever, spo2_low, flatline
     #[arg(long, value_name = "CODE")]
     cause: Option<String>,
     /// With at least this score (episodes: at their peak)

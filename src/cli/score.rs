@@ -56,6 +56,7 @@ pub struct ScoreArgs {
 /// Runs the command.
 pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
     if let (Some(data), Some(out)) = (&args.data, &args.out) {
+        super::check_file(data)?;
         let model = match &args.model {
             Some(folder) => model_of_folder(folder)?,
             None => Model::builtin(),
@@ -107,20 +108,24 @@ fn score_file(data: &Path, model: &Model, out: &Path) -> anyhow::Result<()> {
     let mut progress = Progress::spinner("score");
     let mut reader = file::FileReader::open(data, now_ms())?;
     let mut scorer = Scorer::new(model);
-    let (mut rows, mut outliers) = (0_u64, 0_u64);
+    let (mut rows, mut outliers, mut unread) = (0_u64, 0_u64, 0_u64);
     super::write_whole(out, |writer| {
         writeln!(writer, "{}", header())?;
         while let Some(row) = reader.next_row()? {
             // A row that can't be read keeps its place, without a verdict.
             let judged = row.reading.ok().map(|reading| (reading, scorer.judge(row.device, &reading)));
             rows += 1;
+            unread += u64::from(judged.is_none());
             outliers += u64::from(judged.as_ref().is_some_and(|(_, verdict)| verdict.outlier));
             write_row(writer, row.device, judged.as_ref())?;
             progress.at(rows, || format!("{rows} rows"));
         }
         Ok(())
     })?;
-    progress.done(&format!("{rows} rows scored with {}, {outliers} outliers", model.id()));
+    progress.done(&format!("{} rows scored with {}, {outliers} outliers", rows - unread, model.id()));
+    if unread > 0 {
+        eprintln!("warning: {unread} of {rows} rows can't be read and have no score");
+    }
     Ok(())
 }
 

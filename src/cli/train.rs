@@ -75,7 +75,8 @@ pub struct TrainArgs {
     no_promote: bool,
 }
 
-fn parse_budget(text: &str) -> Result<f64, String> {
+/// An alarm budget, false alarms per device and day.
+pub fn parse_budget(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     if (0.001..=100.0).contains(&rate) { Ok(rate) } else { Err("must be 0.001 to 100".to_owned()) }
 }
@@ -90,9 +91,11 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let options =
         TrainOptions { seed: args.seed, alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() };
     if let (Some(data), Some(out)) = (&args.data, &args.out) {
+        super::check_file(data)?;
         let histories = histories_of_file(data, span, now)?;
-        let model = learn(histories, options).await?;
+        // A folder that can't be made is better noticed before the work is done.
         std::fs::create_dir_all(out).with_context(|| format!("making the folder `{}`", out.display()))?;
+        let model = learn(histories, options).await?;
         let path = out.join(ARTIFACT);
         super::write_whole(&path, |file| Ok(file.write_all(&model.to_bytes())?))?;
         super::say(&path.display().to_string())?;

@@ -25,12 +25,19 @@ pub struct UpArgs {
     lake: LakeArgs,
 
     /// Where the broker listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1883", value_parser = address)]
     broker: SocketAddr,
 
     /// How long a landing file gathers: 30, 5m, 1h
     #[arg(long, value_name = "TIME", default_value = "20", value_parser = window)]
     window: Duration,
+}
+
+/// An address of this machine; `localhost` is its IPv4 one, as devices that look the name up find either.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numbers = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let wrong = |_| format!("`{text}` is no address: write 127.0.0.1:1883, localhost:1883 or [::1]:1883");
+    numbers.as_deref().unwrap_or(text).parse().map_err(wrong)
 }
 
 /// Runs the command.

@@ -7,5 +7,7 @@
 //! | [`worker`] | drives the rules with a real log and a real lake |
 
 pub mod core;
+#[cfg(test)]
+mod interleavings;
 pub mod slice;
 pub mod worker;

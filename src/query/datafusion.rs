@@ -36,7 +36,7 @@ use datafusion::{
     },
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 
 use super::{
     Answer, Engine, QueryError, Statement, Value,
@@ -98,7 +98,13 @@ enum Stop {
 
 impl LocalEngine {
     /// An engine over the lake as it is now.
-    pub async fn open(store: Store, options: Options) -> Result<LocalEngine, QueryError> {
+    ///
+    /// The future is boxed so that whoever calls this does not compile the planner once more.
+    pub fn open(store: Store, options: Options) -> BoxFuture<'static, Result<LocalEngine, QueryError>> {
+        Self::open_now(store, options).boxed()
+    }
+
+    async fn open_now(store: Store, options: Options) -> Result<LocalEngine, QueryError> {
         let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes), std::num::NonZeroUsize::MIN);
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(failed)?;
         let url = ObjectStoreUrl::parse(LAKE_URL).map_err(failed)?;

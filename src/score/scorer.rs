@@ -10,7 +10,7 @@ use super::rows::{OutlierRows, RowOrigin};
 use crate::{
     lake::scan,
     model::{DeviceState, Model, Verdict},
-    reading::{NO_VITALS, Reading, VITALS, Vital, columns},
+    reading::{NO_VITALS, Reading, Vital, columns},
 };
 
 /// Scores readings, each device with what it sent before. Memory: one state of at most 512 bytes, and its name, per
@@ -60,9 +60,9 @@ impl ReadingColumns {
     /// The reading of a row.
     pub fn reading(&self, row: usize) -> Reading {
         let mut vitals = NO_VITALS;
-        for i in 0..VITALS {
-            if self.vitals[i].is_valid(row) {
-                vitals[i] = self.vitals[i].value(row);
+        for (value, column) in vitals.iter_mut().zip(&self.vitals) {
+            if column.is_valid(row) {
+                *value = column.value(row);
             }
         }
         Reading {

@@ -1,8 +1,12 @@
 //! Tests at the level where promises are made: one binary, a module per area.
 
+mod bad_input;
+mod cli;
 mod compaction;
 mod faults;
+mod import;
 mod kill;
+mod program;
 mod readme;
 mod store;
 mod support;
