@@ -113,7 +113,7 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
     let mut crashes = 0;
     for write in 0.. {
         let objects = copy(&origin).await;
-        let faulty = Faulty::new(objects.clone(), Fault::DiesAtWrite(write));
+        let faulty = Faulty::new(objects.clone(), Fault::DiesAt(write));
         let outcome = compact(&Store::of(faulty.clone(), "faulty"), options, |_| ()).await;
         let store = Store::of(objects, "memory");
         assert_eq!(readings(&store).await, expected(), "after a crash at write {write}");
@@ -133,7 +133,7 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
 async fn a_lost_answer_of_the_state_is_recognised() {
     let origin = Arc::new(InMemory::new());
     two_days(&Store::of(origin.clone(), "memory")).await;
-    let faulty = Faulty::new(origin.clone(), Fault::LosesAnswerOfWrite(2));
+    let faulty = Faulty::new(origin.clone(), Fault::LosesAnswerOf(2));
     let options = CompactOptions { now_ms: MARCH + DAY_MS, running_day: false };
     compact(&Store::of(faulty, "faulty"), options, |_| ()).await.unwrap_err();
     let store = Store::of(origin, "memory");

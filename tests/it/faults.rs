@@ -19,11 +19,11 @@ use object_store::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing works any more from this write on (counted from 0): the process has died.
-    DiesAtWrite(i64),
+    DiesAt(i64),
     /// This write lands, but its answer is an error.
-    LosesAnswerOfWrite(i64),
+    LosesAnswerOf(i64),
     /// This write is answered "taken" although nothing is there.
-    SaysTakenAtWrite(i64),
+    SaysTakenAt(i64),
 }
 
 /// A store in front of memory.
@@ -45,7 +45,7 @@ impl Faulty {
     }
 
     fn dead(&self) -> bool {
-        matches!(self.fault, Fault::DiesAtWrite(n) if self.writes() > n)
+        matches!(self.fault, Fault::DiesAt(n) if self.writes() > n)
     }
 
     fn check(&self) -> Result<()> {
@@ -68,11 +68,11 @@ impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let n = self.writes.fetch_add(1, Ordering::SeqCst);
         self.check()?;
-        if self.fault == Fault::SaysTakenAtWrite(n) {
+        if self.fault == Fault::SaysTakenAt(n) {
             return Err(Error::AlreadyExists { path: location.to_string(), source: "injected".into() });
         }
         let put = self.inner.put_opts(location, payload, options).await?;
-        if self.fault == Fault::LosesAnswerOfWrite(n) { Err(broken()) } else { Ok(put) }
+        if self.fault == Fault::LosesAnswerOf(n) { Err(broken()) } else { Ok(put) }
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

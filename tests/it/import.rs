@@ -155,7 +155,7 @@ async fn a_crash_at_any_write_and_a_repeat_give_everything_once() {
         let mut crashes = 0;
         for write in 0.. {
             let objects = copy(&origin).await;
-            let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAtWrite(write)), "faulty");
+            let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAt(write)), "faulty");
             let outcome = import(&faulty, file.path(), NOW, |_| ()).await;
             let store = Store::of(objects, "memory");
             let when = format!("a crash at write {write}, and a repeat {later} ms later");
@@ -184,7 +184,7 @@ async fn a_lost_answer_at_any_write_and_a_repeat_give_everything_once() {
     let file = with_bad_rows();
     for write in 0..4 {
         let objects = Arc::new(InMemory::new());
-        let faulty = Faulty::new(objects.clone(), Fault::LosesAnswerOfWrite(write));
+        let faulty = Faulty::new(objects.clone(), Fault::LosesAnswerOf(write));
         let _ = import(&Store::of(faulty.clone(), "faulty"), file.path(), NOW, |_| ()).await;
         assert!(faulty.writes() > write, "nothing went wrong, so this shows nothing");
         let store = Store::of(objects, "memory");

@@ -82,14 +82,14 @@ fn link(first: i64, next: i64) -> Bytes {
 
 #[tokio::test]
 async fn taken_where_nothing_landed_is_tried_again() {
-    let store = Store::of(Faulty::new(Arc::new(InMemory::new()), Fault::SaysTakenAtWrite(0)), "faulty");
+    let store = Store::of(Faulty::new(Arc::new(InMemory::new()), Fault::SaysTakenAt(0)), "faulty");
     assert_eq!(landing::put(&store, "c", 0, 0, link(0, 5)).await.unwrap(), Put::Done);
     assert_eq!(landing::head(&store, "c", 0).await.unwrap().unwrap().next, 5);
 }
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_there() {
-    let store = Store::of(Faulty::new(Arc::new(InMemory::new()), Fault::LosesAnswerOfWrite(0)), "faulty");
+    let store = Store::of(Faulty::new(Arc::new(InMemory::new()), Fault::LosesAnswerOf(0)), "faulty");
     landing::put(&store, "c", 0, 0, link(0, 5)).await.unwrap_err();
     let Put::Taken(there) = landing::put(&store, "c", 0, 0, link(0, 5)).await.unwrap() else { panic!() };
     assert_eq!((there.writer.as_str(), there.next), ("w", 5));

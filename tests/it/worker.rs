@@ -147,7 +147,7 @@ async fn two_workers_on_one_partition_store_everything_once() {
 async fn a_lost_answer_is_recognised_as_ones_own_write() {
     for write in 0..4 {
         let objects = Arc::new(InMemory::new());
-        let faulty = Store::of(Faulty::new(objects.clone(), Fault::LosesAnswerOfWrite(write)), "faulty");
+        let faulty = Store::of(Faulty::new(objects.clone(), Fault::LosesAnswerOf(write)), "faulty");
         let done = work(&faulty, Fixed::new(0, 40), 10).await.unwrap();
         assert_eq!((done.readings, done.taken), (36, 0), "write {write}");
         holds(&Store::of(objects, "memory"), 0, 40).await;
@@ -158,7 +158,7 @@ async fn a_lost_answer_is_recognised_as_ones_own_write() {
 async fn a_store_that_dies_loses_nothing_that_it_said_it_had() {
     for write in 0..5 {
         let objects = Arc::new(InMemory::new());
-        let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAtWrite(write)), "faulty");
+        let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAt(write)), "faulty");
         let outcome = work(&faulty, Fixed::new(0, 45), 10).await;
         assert_eq!(outcome.is_err(), write < 5, "write {write}");
         let store = Store::of(objects, "memory");
