@@ -409,7 +409,8 @@ fn explained(error: QueryError) -> anyhow::Error {
 fn style(shape: Option<Shape>, to_terminal: bool) -> Style {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let columns = set("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
-    let terminal = || to_terminal.then(|| comfy_table::Table::new().width().map(usize::from)).flatten();
+    let terminal =
+        || to_terminal.then(|| comfy_table::Table::new().width().map(usize::from)).flatten().filter(|width| *width > 0);
     let width = columns.or_else(terminal).unwrap_or(WIDTH_OF_A_FILE);
     Style { shape, width: Some(width), colour: to_terminal && set("NO_COLOR").is_none() }
 }

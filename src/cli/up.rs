@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use clap::Args;
 
 use super::{LakeArgs, ingest::window};
-use crate::local::pipeline::{Pipeline, describe};
+use crate::local::pipeline::{Pipeline, describe, describe_broker};
 
 /// Run a broker for devices, and store what they publish, until Ctrl-C
 ///
@@ -58,7 +58,9 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         failed = pipeline.failed() => Some(failed),
     };
     eprintln!("storing what is buffered …");
+    let stats = pipeline.stats();
     let done = pipeline.stop().await;
+    describe_broker(&stats).iter().for_each(|told| eprintln!("broker: {told}"));
     if let Some(failed) = failed {
         return Err(failed);
     }

@@ -25,7 +25,7 @@ use crate::{
     },
     log::Record,
     reading::{
-        MAX_PACKET_BYTES, Reading, Reason, Vital, columns,
+        MAX_DEVICE_ID, MAX_PACKET_BYTES, Reading, Reason, Vital, columns,
         packet::{ENVELOPE, Parser},
         valid_device_id,
     },
@@ -92,10 +92,12 @@ impl Slice {
         payload: &[u8],
     ) {
         self.last = Some((offset, arrived_ms));
-        let device = device.filter(|id| valid_device_id(id)).map(|id| self.devices.intern(id));
+        let valid = device.is_some_and(valid_device_id);
+        // Of an id that can't be one, enough is kept to recognise it.
+        let device = device.map(|id| self.devices.intern(&id[..id.floor_char_boundary(MAX_DEVICE_ID)]));
         let reason = match (outcome, device) {
-            (Ok(reading), Some(device)) => return self.readings.push(Row { reading, offset, device, item }),
-            (Ok(_), None) => Reason::BadDeviceId,
+            (Ok(reading), Some(device)) if valid => return self.readings.push(Row { reading, offset, device, item }),
+            (Ok(_), _) => Reason::BadDeviceId,
             (Err(reason), _) => reason,
         };
         let payload: Box<[u8]> = payload[..payload.len().min(MAX_PACKET_BYTES)].into();

@@ -38,6 +38,8 @@ pub struct WorkerOptions {
     pub memory_bytes: usize,
     /// How long a failing store is tried before the worker gives up; `None` for ever.
     pub patience: Option<Duration>,
+    /// Once this turns true, a failing store is tried for [`LAST_TRIES`] only: somebody wants to go.
+    pub hurry: Option<watch::Receiver<bool>>,
 }
 
 impl Default for WorkerOptions {
@@ -47,6 +49,7 @@ impl Default for WorkerOptions {
             slice_rows: 1_000_000,
             memory_bytes: 256 * 1024 * 1024,
             patience: None,
+            hurry: None,
         }
     }
 }
@@ -69,6 +72,9 @@ pub struct Ingested {
 
 /// How long one look at the log waits; windows and shutdown are noticed this soon.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a failing store is tried once the worker is to end.
+pub const LAST_TRIES: Duration = Duration::from_secs(5);
 
 /// The first and the longest pause between tries of a failing store.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -311,14 +317,15 @@ impl<S: Source> Worker<S> {
         self.progress.send_modify(|done| {
             slice.reasons().for_each(|(reason, n)| *done.reasons.entry(reason).or_default() += n);
         });
-        let (store, sender, patience) = (self.store.clone(), self.written.0.clone(), self.options.patience);
+        let (store, sender) = (self.store.clone(), self.written.0.clone());
+        let (patience, hurry) = (self.options.patience, self.options.hurry.clone());
         tokio::spawn(async move {
             let described = footer.clone();
             let encoded = tokio::task::spawn_blocking(move || slice.encode(&described)).await;
             let encoded = encoded.map_err(anyhow::Error::from).and_then(|file| file.map_err(anyhow::Error::from));
             let bytes = encoded.as_ref().map_or(0, |file| file.len() as u64);
             let outcome = match encoded {
-                Ok(file) => put_patiently(&store, &footer, file, patience).await,
+                Ok(file) => put_patiently(&store, &footer, file, patience, hurry).await,
                 Err(e) => Err(e),
             };
             // The worker is gone only if it failed; then nobody waits for this.
@@ -328,20 +335,32 @@ impl<S: Source> Worker<S> {
 }
 
 /// Writes a link; while the store fails, tries again ever more slowly, and says so.
-async fn put_patiently(store: &Store, footer: &Footer, file: Bytes, patience: Option<Duration>) -> anyhow::Result<Put> {
+async fn put_patiently(
+    store: &Store,
+    footer: &Footer,
+    file: Bytes,
+    patience: Option<Duration>,
+    hurry: Option<watch::Receiver<bool>>,
+) -> anyhow::Result<Put> {
     let (mut pause, begun) = (RETRY.0, Instant::now());
+    let mut hurried: Option<Instant> = None;
+    let mut hurry = hurry.unwrap_or_else(|| watch::channel(false).1);
     loop {
         let failed = match landing::put(store, &footer.chain, footer.partition, footer.first, file.clone()).await {
             Ok(put) => return Ok(put),
             Err(e @ StoreError::Failed { .. }) => e,
             Err(e) => return Err(e.into()),
         };
-        if patience.is_some_and(|patience| begun.elapsed() >= patience) {
+        let given_up = hurried.is_some_and(|since| since.elapsed() >= LAST_TRIES);
+        if given_up || patience.is_some_and(|patience| begun.elapsed() >= patience) {
             return Err(failed.into());
         }
         tracing::warn!("{failed}; trying again in {:.1} s", pause.as_secs_f64());
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(_) = hurry.wait_for(|hurry| *hurry), if hurried.is_none() => hurried = Some(Instant::now()),
+        }
+        pause = if hurried.is_some() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
     }
 }
 

@@ -1,11 +1,16 @@
 //! The stages of one machine wired together: broker → spool → ingest → lake.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::broker::{Broker, BrokerOptions};
+use super::broker::{Broker, BrokerOptions, BrokerStats};
 use crate::{
     ingest::worker::{Ingested, Worker, WorkerOptions},
     lake::{Store, landing},
@@ -34,6 +39,8 @@ pub struct Pipeline {
     spool: Spool,
     address: SocketAddr,
     stop_broker: watch::Sender<bool>,
+    hurry: watch::Sender<bool>,
+    stats: Arc<BrokerStats>,
     broker: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<Ingested>>,
     failure: watch::Receiver<Option<String>>,
@@ -48,7 +55,10 @@ impl Pipeline {
             Broker::bind(BrokerOptions { listen: address, ..BrokerOptions::default() }, spool.appender()).await?;
         let address = broker.local_addr();
         let (stop_broker, mut stopped) = watch::channel(false);
-        let worker = Worker::new(spool.source(), store, WorkerOptions { window, ..WorkerOptions::default() });
+        let stats = broker.stats();
+        let (hurry, hurried) = watch::channel(false);
+        let options = WorkerOptions { window, hurry: Some(hurried), ..WorkerOptions::default() };
+        let worker = Worker::new(spool.source(), store, options);
         let progress = worker.progress();
         let (failed, failure) = watch::channel(None);
         let worker = tokio::spawn(async move {
@@ -62,7 +72,7 @@ impl Pipeline {
             // An error means that the pipeline is gone, which stops the broker as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        Ok(Pipeline { spool, address, stop_broker, broker, worker, failure, progress })
+        Ok(Pipeline { spool, address, stop_broker, hurry, stats, broker, worker, failure, progress })
     }
 
     /// Where the broker listens.
@@ -90,7 +100,14 @@ impl Pipeline {
         self.stop_broker.send_replace(true);
         self.broker.await.context("the broker ended badly")?;
         self.spool.close().await;
-        self.worker.await.context("ingest ended badly")?
+        self.hurry.send_replace(true);
+        let done = self.worker.await.context("ingest ended badly")?;
+        done.context("what was acknowledged is safe in the spool, and the next start stores it")
+    }
+
+    /// What the broker counts.
+    pub fn stats(&self) -> Arc<BrokerStats> {
+        Arc::clone(&self.stats)
     }
 }
 
@@ -102,4 +119,19 @@ pub fn describe(done: &Ingested) -> String {
         text.push_str(&format!("; {} dead letters: {}", done.dead, reasons.join(", ")));
     }
     text
+}
+
+/// What the broker could not pass on, in words; `None` where there is nothing to tell.
+pub fn describe_broker(stats: &BrokerStats) -> Option<String> {
+    let elsewhere = stats
+        .received()
+        .saturating_sub(stats.stored.load(Relaxed) + stats.dropped.load(Relaxed) + stats.not_stored.load(Relaxed));
+    let told = [
+        (stats.dropped.load(Relaxed), "packets at QoS 0 lost, as the spool could not take them"),
+        (stats.not_stored.load(Relaxed), "packets refused, as the spool could not take them"),
+        (elsewhere, "packets on other topics than iot/device/<id>, not stored"),
+        (stats.protocol_errors.load(Relaxed), "connections closed because of what they sent"),
+    ];
+    let told: Vec<String> = told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }

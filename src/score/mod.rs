@@ -103,10 +103,10 @@ async fn score_days(
         let mut writer = RunWriter::new(store, Table::Outliers, day, &name);
         let mut batches = run::rows(store, Table::Readings, day, readings);
         while let Some(batch) = batches.try_next().await? {
-            done.readings += batch.num_rows() as u64;
             let outliers = scorer.score(&batch)?;
             // Days before `unscored_from` are only gone through again for the devices' states.
             if !scored(runs) {
+                done.readings += batch.num_rows() as u64;
                 done.outliers += outliers.num_rows() as u64;
                 writer.write(&outliers).await?;
             }

@@ -22,18 +22,22 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::framing::packet_len;
+use super::framing::{packet_len, varint};
 use super::hub::Hub;
 use super::packets;
 use super::publish::InFlight;
 use super::quirks::bear_alias_maximum;
 use super::session::Session;
 
-/// The longest packet that is received, in bytes. The log cuts payloads over 128 KB, which are dead letters then.
+/// The longest packet that is received, in bytes. The log cuts payloads over 128 KB, which are dead letters then. Of a
+/// longer publish this much is kept, so that it is a dead letter too; subscribers get no more of it either.
 pub const MAX_PACKET: usize = 256 * 1024;
 
 /// Longer packets take from a budget that all connections share while they are received, in bytes.
 pub const SMALL_PACKET: usize = 16 * 1024;
+
+/// The first half of the first byte of PUBLISH.
+const PUBLISH: u8 = 3;
 
 /// The first byte of CONNECT, which is the first of a connection.
 const CONNECT: u8 = 0x10;
@@ -89,6 +93,8 @@ pub struct Connection {
     heard: Instant,
     /// When it began to end.
     ended: Instant,
+    /// What is still to come of a publish that was cut, in bytes; it is read and dropped.
+    skip: usize,
     /// The share in the budget for long packets, and since when.
     large: Option<(OwnedSemaphorePermit, Instant)>,
 }
@@ -129,6 +135,7 @@ impl Connection {
             begun: now,
             heard: now,
             ended: now,
+            skip: 0,
             large: None,
         }
     }
@@ -207,6 +214,7 @@ impl Connection {
 
     /// Hands whole packets to the protocol for as long as there is room for what they ask for.
     async fn process(&mut self) {
+        self.drop_rest();
         if self.session.is_none() && self.input.first().is_some_and(|kind| *kind != CONNECT) {
             // Whatever this is, there is no point in waiting for the rest of it.
             self.violated(MqttError::ProtocolError);
@@ -214,7 +222,7 @@ impl Connection {
         while self.can_process()
             && let Some(len) = self.whole_packet()
         {
-            let mut packet = self.input.split_to(len);
+            let mut packet = self.take_packet(len);
             self.large = None;
             if self.session.is_none() {
                 bear_alias_maximum(&mut packet);
@@ -237,19 +245,51 @@ impl Connection {
         self.phase == Phase::Open && self.has_room() && self.whole_packet().is_some()
     }
 
-    /// The length of the packet at the front of the input, where all of it is there. Of a packet that is too long, or
-    /// has no proper length, all that is there: the protocol says what is wrong with it.
+    /// The length of the packet at the front of the input, where all of it is there. Of a publish that is too long, what
+    /// is kept of it; of another packet that is, or that has no proper length, all that is there: the protocol says what
+    /// is wrong with it.
     fn whole_packet(&self) -> Option<usize> {
         let len = packet_len(&self.input)?;
-        match len <= MAX_PACKET {
-            true => (self.input.len() >= len).then_some(len),
-            false => Some(self.input.len()),
+        if len > MAX_PACKET && !self.is_long_publish(len) {
+            return Some(self.input.len());
         }
+        let len = len.min(MAX_PACKET);
+        (self.input.len() >= len).then_some(len)
+    }
+
+    /// Whether the packet at the front of the input, `len` bytes long, is a publish that is to be cut: it is a dead letter
+    /// by its length alone, and must not be lost with its connection.
+    fn is_long_publish(&self, len: usize) -> bool {
+        (MAX_PACKET + 1..usize::MAX).contains(&len)
+            && self.session.is_some()
+            && self.input.first().is_some_and(|kind| kind >> 4 == PUBLISH)
+    }
+
+    /// Takes a packet from the input. One that is too long is given a length that fits what is kept of it.
+    fn take_packet(&mut self, len: usize) -> BytesMut {
+        let full = packet_len(&self.input).unwrap_or(len);
+        let long = self.is_long_publish(full);
+        let mut packet = self.input.split_to(len);
+        if long {
+            self.skip = full - len;
+            self.drop_rest();
+            packet = cut(&packet);
+        }
+        packet
+    }
+
+    /// Drops what has come of the rest of a publish that was cut.
+    fn drop_rest(&mut self) {
+        let come = self.skip.min(self.input.len());
+        self.input.advance(come);
+        self.skip -= come;
     }
 
     /// The length of the packet at the front of the input, if it is long and has no share of the budget yet.
     fn large_packet(&self) -> Option<u32> {
-        let len = packet_len(&self.input).filter(|len| (SMALL_PACKET + 1..=MAX_PACKET).contains(len))?;
+        let len = packet_len(&self.input)?;
+        let len = if self.is_long_publish(len) { MAX_PACKET } else { len };
+        let len = Some(len).filter(|len| (SMALL_PACKET + 1..=MAX_PACKET).contains(len))?;
         (self.large.is_none() && self.input.len() < len).then_some(len as u32)
     }
 
@@ -428,6 +468,25 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.hub.stats.connections.fetch_sub(1, Relaxed);
     }
+}
+
+/// The beginning of a longer packet as a packet of its own.
+fn cut(packet: &[u8]) -> BytesMut {
+    let length_bytes = varint(packet.get(1..).unwrap_or_default()).map_or(0, |(_, length)| length);
+    let body = packet.get(1 + length_bytes..).unwrap_or_default();
+    let mut whole = BytesMut::with_capacity(packet.len());
+    whole.extend_from_slice(packet.get(..1).unwrap_or_default());
+    let mut rest = body.len();
+    loop {
+        let more = if rest > 0x7f { 0x80 } else { 0 };
+        whole.extend_from_slice(&[(rest & 0x7f) as u8 | more]);
+        rest >>= 7;
+        if rest == 0 {
+            break;
+        }
+    }
+    whole.extend_from_slice(body);
+    whole
 }
 
 /// Waits until the oldest publish in flight is stored, or can't be.

@@ -70,7 +70,7 @@ fn arrived(reading: Result<Reading, Reason>, arrived_ms: i64) -> Result<Reading,
 }
 
 /// What each kind of file does.
-trait Rows {
+trait Rows: Send {
     /// The next row into `row`; false at the end.
     fn next(&mut self, row: &mut Row) -> anyhow::Result<bool>;
 
