@@ -25,13 +25,14 @@ struct Fixed {
     end: i64,
     at: i64,
     assigned: bool,
+    paused: bool,
     /// Milliseconds between records: another log has other times.
     step_ms: i64,
 }
 
 impl Fixed {
     fn new(start: i64, end: i64) -> Fixed {
-        Fixed { start, end, at: start, assigned: false, step_ms: 1000 }
+        Fixed { start, end, at: start, assigned: false, paused: false, step_ms: 1000 }
     }
 
     fn arrived_ms(&self, offset: i64) -> i64 {
@@ -49,6 +50,10 @@ impl Source for Fixed {
         if !self.assigned {
             self.assigned = true;
             return Ok(LogEvent::Assigned(vec![0]));
+        }
+        if self.paused {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            return Ok(LogEvent::Idle);
         }
         if self.at >= self.end {
             return Ok(LogEvent::End);
@@ -78,10 +83,12 @@ impl Source for Fixed {
     }
 
     async fn pause(&mut self, _: i32) -> anyhow::Result<()> {
+        self.paused = true;
         Ok(())
     }
 
     async fn resume(&mut self, _: i32) -> anyhow::Result<()> {
+        self.paused = false;
         Ok(())
     }
 
@@ -121,7 +128,8 @@ async fn a_log_becomes_a_chain_without_hole_or_overlap() {
         next = footer.next;
     }
     assert_eq!(next, 95);
-    assert!(files.len() >= 9, "{}", files.len());
+    // A full slice while one is being written pauses the log, so no slice holds more than two budgets.
+    assert!(files.len() >= 5, "{}", files.len());
 }
 
 #[tokio::test]
@@ -156,15 +164,20 @@ async fn a_lost_answer_is_recognised_as_ones_own_write() {
 
 #[tokio::test]
 async fn a_store_that_dies_loses_nothing_that_it_said_it_had() {
-    for write in 0..5 {
+    let mut deaths = 0;
+    for write in 0.. {
         let objects = Arc::new(InMemory::new());
         let faulty = Store::of(Faulty::new(objects.clone(), Fault::DiesAt(write)), "faulty");
         let outcome = work(&faulty, Fixed::new(0, 45), 10).await;
-        assert_eq!(outcome.is_err(), write < 5, "write {write}");
         let store = Store::of(objects, "memory");
         work(&store, Fixed::new(0, 45), 10).await.unwrap();
         holds(&store, 0, 45).await;
+        if outcome.is_ok() {
+            break;
+        }
+        deaths += 1;
     }
+    assert!(deaths >= 3, "it died only {deaths} times");
 }
 
 #[tokio::test]

@@ -317,17 +317,24 @@ async fn garbled_clients_do_not_hurt_the_broker() {
 }
 
 #[tokio::test]
-async fn a_packet_over_the_limit_ends_the_connection_with_a_reason() {
+async fn a_publish_over_the_limit_is_cut_and_acknowledged_and_the_connection_goes_on() {
     let broker = Running::start().await;
-    let long = vec![0; 300_000];
-    let mut raw = Raw::v5(&broker, "long").await;
-    raw.send(v5_publish("iot/device/long", Qos::AtLeastOnce, 1, &long)).await;
-    assert_eq!(raw.packet().await, Some((DISCONNECT, vec![0x95])));
-    assert_eq!(raw.packet().await, None);
-    let mut raw = Raw::v3(&broker, "long").await;
-    raw.send(v3_publish("iot/device/long", Qos::AtLeastOnce, 1, &long)).await;
-    assert_eq!(raw.packet().await, None);
-    assert_eq!(broker.stored().await.len(), 0);
+    // One that ends with the rest that is dropped, and one whose length takes a byte more than that of what is kept.
+    for (place, long) in [vec![0; 300_000], vec![0; 3_000_000]].iter().enumerate() {
+        let mut raw = Raw::v5(&broker, "long").await;
+        raw.send(v5_publish("iot/device/long", Qos::AtLeastOnce, 1, long)).await;
+        raw.send(v5_publish("iot/device/long", Qos::AtLeastOnce, 2, b"short")).await;
+        assert_eq!(raw.packet().await.unwrap().0, PUBACK);
+        assert_eq!(raw.packet().await.unwrap().0, PUBACK);
+        let mut raw = Raw::v3(&broker, "long").await;
+        raw.send(v3_publish("iot/device/long", Qos::AtLeastOnce, 1, long)).await;
+        raw.send(v3_publish("iot/device/long", Qos::AtLeastOnce, 2, b"short")).await;
+        assert_eq!(raw.packet().await.unwrap().0, PUBACK);
+        assert_eq!(raw.packet().await.unwrap().0, PUBACK);
+        let lens: Vec<usize> = broker.stored().await.iter().map(|(_, payload)| payload.len()).collect();
+        let kept = crate::reading::MAX_PACKET_BYTES + 1;
+        assert_eq!(lens, [kept, 5, kept, 5].repeat(place + 1));
+    }
 }
 
 #[tokio::test]
