@@ -10,14 +10,16 @@ use anyhow::Context;
 use clap::{Args, Parser};
 use tokio::sync::watch;
 
-use super::{Cli, Command, duration::parse_duration, progress::Progress, query, train::parse_budget};
+use super::{
+    Cli, Command, duration::parse_duration, progress::Progress, query, simulate::parse_rate, train::parse_budget,
+};
 use crate::{
     lake::{Store, now_ms},
     local::{
         demo::{self, DemoOptions, Outcome},
         pipeline::describe,
     },
-    simulate::{FleetOptions, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY},
+    simulate::{FleetOptions, MAX_DEVICES},
 };
 
 /// Show everything at once: simulated devices, broker, lake, training, outliers
@@ -53,7 +55,7 @@ pub struct DemoArgs {
     seed: u64,
 
     /// Episodes per device and simulated day
-    #[arg(long, value_name = "RATE", default_value_t = 0.5, value_parser = episodes)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.5, value_parser = parse_rate)]
     episodes_per_device_day: f64,
 
     /// Healthy bodies and sensors only: everything found is a false alarm
@@ -78,12 +80,6 @@ fn span(text: &str) -> Result<Duration, String> {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval >= Duration::from_secs(1) { Ok(interval) } else { Err("must be 1 second or longer".to_owned()) }
-}
-
-fn episodes(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    let possible = 0.0..=MAX_EPISODES_PER_DEVICE_DAY;
-    if possible.contains(&rate) { Ok(rate) } else { Err(format!("must be 0 to {MAX_EPISODES_PER_DEVICE_DAY}")) }
 }
 
 impl DemoArgs {

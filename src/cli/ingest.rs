@@ -65,8 +65,9 @@ pub fn window(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
-    let options = WorkerOptions { window: args.window, ..WorkerOptions::default() };
     let interrupted = super::on_interrupt();
+    let hurry = Some(interrupted.clone());
+    let options = WorkerOptions { window: args.window, hurry, ..WorkerOptions::default() };
     match args.from {
         From::Spool => {
             let store = args.lake.open()?;

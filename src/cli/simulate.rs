@@ -144,7 +144,7 @@ fn parse_qos(text: &str) -> Result<Qos, String> {
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     let possible = 0.0..=MAX_EPISODES_PER_DEVICE_DAY;
     if possible.contains(&rate) { Ok(rate) } else { Err(format!("must be 0 to {MAX_EPISODES_PER_DEVICE_DAY}")) }

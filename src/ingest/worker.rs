@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -362,10 +361,4 @@ async fn put_patiently(
         }
         pause = if hurried.is_some() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
     }
-}
-
-/// A switch that stops workers, and what they watch.
-pub fn stop_switch() -> (Arc<watch::Sender<bool>>, watch::Receiver<bool>) {
-    let (sender, receiver) = watch::channel(false);
-    (Arc::new(sender), receiver)
 }

@@ -16,8 +16,6 @@
 //! | [`import`] | history from files → the days when it happened |
 //! | [`encoding`] | how the Parquet files are written |
 
-use std::path::Path as FsPath;
-
 pub mod clean;
 pub mod compact;
 pub mod encoding;
@@ -40,11 +38,6 @@ pub use view::View;
 /// Milliseconds since 1970 UTC by this machine's clock.
 pub fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
-}
-
-/// A lake in a folder, which is made where it is not there.
-pub fn open_folder(folder: &FsPath) -> Result<Store, StoreError> {
-    Store::folder(folder)
 }
 
 /// A short random name, of 12 hexadecimal digits.

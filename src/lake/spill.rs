@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Seek},
+    io::{BufReader, BufWriter, Seek},
 };
 
 use arrow::{
@@ -35,8 +35,7 @@ pub struct Spilled {
 }
 
 fn failed(what: impl std::fmt::Display) -> StoreError {
-    let source = io::Error::other(what.to_string());
-    StoreError::Folder { folder: format!("{} (for temporary files)", std::env::temp_dir().display()), source }
+    StoreError::Temporary { folder: std::env::temp_dir().display().to_string(), what: what.to_string() }
 }
 
 impl Spill {

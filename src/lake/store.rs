@@ -47,6 +47,14 @@ pub enum StoreError {
         /// What the store said.
         source: object_store::Error,
     },
+    /// Rows could not be kept beside memory.
+    #[error("can't use a temporary file in `{folder}`: {what}; is the disk full? `TMPDIR` names another folder")]
+    Temporary {
+        /// The folder of temporary files.
+        folder: String,
+        /// What the system said.
+        what: String,
+    },
     /// The folder of the lake can't be used.
     #[error("can't use the folder `{folder}` as a lake: {source}")]
     Folder {
@@ -189,15 +197,6 @@ impl Store {
         let mut entries = listed.map_err(|source| StoreError::of("list", prefix, source))?;
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(entries)
-    }
-
-    /// The names of the folders directly below a folder, sorted.
-    pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
-        let listed = self.objects.list_with_delimiter(Some(prefix)).await;
-        let listed = listed.map_err(|source| StoreError::of("list", prefix, source))?;
-        let mut names: Vec<_> = listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
-        names.sort_unstable();
-        Ok(names)
     }
 
     /// Deletes objects; one that is not there is as good as deleted.

@@ -44,7 +44,6 @@ pub struct Pipeline {
     broker: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<Ingested>>,
     failure: watch::Receiver<Option<String>>,
-    progress: watch::Receiver<Ingested>,
 }
 
 impl Pipeline {
@@ -59,7 +58,6 @@ impl Pipeline {
         let (hurry, hurried) = watch::channel(false);
         let options = WorkerOptions { window, hurry: Some(hurried), ..WorkerOptions::default() };
         let worker = Worker::new(spool.source(), store, options);
-        let progress = worker.progress();
         let (failed, failure) = watch::channel(None);
         let worker = tokio::spawn(async move {
             let outcome = worker.run(never()).await;
@@ -72,17 +70,12 @@ impl Pipeline {
             // An error means that the pipeline is gone, which stops the broker as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        Ok(Pipeline { spool, address, stop_broker, hurry, stats, broker, worker, failure, progress })
+        Ok(Pipeline { spool, address, stop_broker, hurry, stats, broker, worker, failure })
     }
 
     /// Where the broker listens.
     pub fn broker(&self) -> SocketAddr {
         self.address
-    }
-
-    /// What ingest has done, as it goes.
-    pub fn progress(&self) -> watch::Receiver<Ingested> {
-        self.progress.clone()
     }
 
     /// Comes back when ingest has failed, with the reason; never otherwise.

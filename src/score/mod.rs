@@ -18,7 +18,7 @@ use futures::TryStreamExt;
 use crate::{
     lake::{
         Created, Day, Store, Table, View, encoding,
-        landing::{self, Footer, SliceFile},
+        landing::{self, SliceFile},
         layout,
         run::{self, RunWriter},
         scan::{self, Offsets, Rows},
@@ -198,13 +198,4 @@ pub async fn load_model(store: &Store, id: &str) -> anyhow::Result<Arc<Model>> {
         .await
         .with_context(|| format!("the lake has no model `{id}`; `vitals models list` shows those that it has"))?;
     Ok(Arc::new(Model::from_bytes(&bytes).with_context(|| format!("reading the model `{key}`"))?))
-}
-
-/// The head of what a model has scored in a partition.
-pub async fn scored_head(store: &Store, model: &str, chain: &str, partition: i32) -> anyhow::Result<Option<Footer>> {
-    let files = landing::list(store, &layout::scored_partition(model, chain, partition)).await?;
-    match files.last() {
-        Some(last) => Ok(Some(landing::footer(store, &last.key).await?)),
-        None => Ok(None),
-    }
 }

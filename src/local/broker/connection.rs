@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::framing::{packet_len, varint};
+use super::framing::{cut, packet_len};
 use super::hub::Hub;
 use super::packets;
 use super::publish::InFlight;
@@ -468,25 +468,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.hub.stats.connections.fetch_sub(1, Relaxed);
     }
-}
-
-/// The beginning of a longer packet as a packet of its own.
-fn cut(packet: &[u8]) -> BytesMut {
-    let length_bytes = varint(packet.get(1..).unwrap_or_default()).map_or(0, |(_, length)| length);
-    let body = packet.get(1 + length_bytes..).unwrap_or_default();
-    let mut whole = BytesMut::with_capacity(packet.len());
-    whole.extend_from_slice(packet.get(..1).unwrap_or_default());
-    let mut rest = body.len();
-    loop {
-        let more = if rest > 0x7f { 0x80 } else { 0 };
-        whole.extend_from_slice(&[(rest & 0x7f) as u8 | more]);
-        rest >>= 7;
-        if rest == 0 {
-            break;
-        }
-    }
-    whole.extend_from_slice(body);
-    whole
 }
 
 /// Waits until the oldest publish in flight is stored, or can't be.

@@ -1,4 +1,6 @@
-//! Where a packet ends.
+//! Where a packet ends, and what is kept of one that is too long.
+
+use bytes::BytesMut;
 
 /// The length of the packet that `input` begins with; `None` where its length is not there yet, more than any packet's
 /// where it has no end.
@@ -19,6 +21,25 @@ pub fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
         }
     }
     None
+}
+
+/// The beginning of a longer packet as a packet of its own.
+pub fn cut(packet: &[u8]) -> BytesMut {
+    let length_bytes = varint(packet.get(1..).unwrap_or_default()).map_or(0, |(_, length)| length);
+    let body = packet.get(1 + length_bytes..).unwrap_or_default();
+    let mut whole = BytesMut::with_capacity(packet.len());
+    whole.extend_from_slice(packet.get(..1).unwrap_or_default());
+    let mut rest = body.len();
+    loop {
+        let more = if rest > 0x7f { 0x80 } else { 0 };
+        whole.extend_from_slice(&[(rest & 0x7f) as u8 | more]);
+        rest >>= 7;
+        if rest == 0 {
+            break;
+        }
+    }
+    whole.extend_from_slice(body);
+    whole
 }
 
 #[cfg(test)]
