@@ -20,6 +20,7 @@
 //! | [`ingest`] | log → landing files, every record exactly once |
 //! | [`lake`] | layout, store, chain, state, views, compaction, import |
 //! | [`model`] | what is normal for a device, what is an outlier, and why |
+//! | [`evaluate`] | what the model finds of events put into held-back devices, beside plainer methods |
 //! | [`train`] | a sample of the lake → a model |
 //! | [`score`] | verdicts on everything stored |
 //! | [`query`] | SQL over the views, and how answers are shown |
@@ -27,6 +28,7 @@
 //! | [`cli`] | one file per command |
 
 pub mod cli;
+pub mod evaluate;
 pub mod ingest;
 pub mod lake;
 pub mod local;

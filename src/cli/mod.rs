@@ -18,9 +18,11 @@ use crate::lake::Store;
 pub mod compact;
 pub mod demo;
 pub mod duration;
+pub mod evaluate;
 pub mod import;
 pub mod ingest;
 pub mod models;
+pub mod models_check;
 pub mod moment;
 pub mod progress;
 pub mod query;
@@ -104,6 +106,7 @@ pub enum Command {
     Import(import::ImportArgs),
     Compact(compact::CompactArgs),
     Train(train::TrainArgs),
+    Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
     Models(models::ModelsArgs),
     Query(query::QueryArgs),
@@ -120,6 +123,7 @@ impl Cli {
             Command::Import(args) => import::run(args).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Train(args) => train::run(args).await,
+            Command::Evaluate(args) => evaluate::run(args).await,
             Command::Score(args) => score::run(args).await,
             Command::Models(args) => models::run(args).await,
             Command::Query(args) => query::run(args).await,

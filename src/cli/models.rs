@@ -8,16 +8,18 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use super::{Exit, LakeArgs, progress::Progress, score::report};
 use crate::{
     lake::View,
+    model::Card,
     score::{ScoreOptions, load_model, score_lake},
     train,
 };
 
-/// List, show and promote the models of a lake
+/// List, show, check and promote the models of a lake
 ///
 /// Examples:
 ///
 ///   vitals models list
 ///   vitals models show
+///   vitals models check
 ///   vitals models promote m-0123456789ab
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -54,6 +56,7 @@ enum ModelsCommand {
         /// The model; by default the one in force
         model: Option<String>,
     },
+    Check(super::models_check::CheckArgs),
     /// Score the lake with another model and put both in force
     ///
     /// Examples:
@@ -76,6 +79,7 @@ pub async fn run(args: ModelsArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         ModelsCommand::List { lake } => list(lake).await,
         ModelsCommand::Show { lake, model } => show(lake, model).await,
+        ModelsCommand::Check(args) => super::models_check::run(args).await,
         ModelsCommand::Promote { lake, model } => promote(lake, model).await,
     }
 }
@@ -131,7 +135,8 @@ async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode>
         None => View::open(&store).await?.state.model().to_owned(),
     };
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
-    super::say(&serde_json::to_string_pretty(model.card())?)?;
+    // The profile is for `models check`: counts that tell a reader nothing.
+    super::say(&serde_json::to_string_pretty(&Card { profile: None, ..model.card().clone() })?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,7 +153,7 @@ async fn promote(lake: LakeArgs, id: String) -> anyhow::Result<ExitCode> {
 }
 
 /// A model that is not there is "not found", not a failure.
-fn missing(error: anyhow::Error, id: &str) -> anyhow::Error {
+pub(super) fn missing(error: anyhow::Error, id: &str) -> anyhow::Error {
     let not_found = error.chain().any(|cause| {
         cause.downcast_ref::<crate::lake::StoreError>().is_some_and(crate::lake::StoreError::is_not_found)
     });

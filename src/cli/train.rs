@@ -1,9 +1,9 @@
 //! `vitals train`: learns what is normal.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     LakeArgs,
@@ -15,10 +15,11 @@ use crate::{
     lake::{View, now_ms},
     model::{
         Model,
+        artifact::Figures,
         training::{History, TrainOptions, train},
     },
     reading::file,
-    score::{ScoreOptions, score_lake},
+    score::{ScoreOptions, load_model, score_lake},
     train::{self, Sampler, Span},
 };
 
@@ -38,8 +39,9 @@ pub const ARTIFACT: &str = "model.bin";
 ///   vitals train --data readings.csv --out model/
 ///
 /// Training needs no labels, and allows for outliers among what it learns from. The threshold follows from the alarm
-/// budget: how many false alarms a device may raise per day. The new model is put in force with the verdicts it gives on
-/// everything stored; `vitals models promote` brings an older one back.
+/// budget: how many false alarms a device may raise per day. The new model and the one in force are compared on events
+/// that are put into devices held back from learning; unless the new one finds less, it is put in force with the verdicts
+/// it gives on everything stored. `vitals models promote` brings an older one back.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct TrainArgs {
@@ -70,9 +72,17 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Keep the model without putting it in force
-    #[arg(long, conflicts_with = "data")]
-    no_promote: bool,
+    /// When to put the model in force; better: unless it finds less than the one in force
+    #[arg(long, value_enum, default_value_t = Promote::Better, conflicts_with = "data")]
+    promote: Promote,
+}
+
+/// When a model that was learnt is put in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Promote {
+    Always,
+    Better,
+    Never,
 }
 
 /// An alarm budget, false alarms per device and day.
@@ -95,7 +105,7 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         let histories = histories_of_file(data, span, now)?;
         // A folder that can't be made is better noticed before the work is done.
         std::fs::create_dir_all(out).with_context(|| format!("making the folder `{}`", out.display()))?;
-        let model = learn(histories, options).await?;
+        let model = learn(Arc::new(histories), options).await?;
         let path = out.join(ARTIFACT);
         super::write_whole(&path, |file| Ok(file.write_all(&model.to_bytes())?))?;
         super::say(&path.display().to_string())?;
@@ -105,9 +115,12 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let view = View::open(&store).await?;
     let mut sampler = Sampler::default();
     train::sample_lake(&store, &view, span, &mut sampler).await?;
-    let model = learn(sampler.finish(), options).await?;
+    let histories = Arc::new(sampler.finish());
+    let candidate = learn(histories.clone(), options).await?;
+    let champion = load_model(&store, view.state.model()).await?;
+    let (model, is_better) = challenge(champion, candidate, histories, args.seed).await?;
     train::keep(&store, &model).await?;
-    if args.no_promote {
+    if args.promote == Promote::Never || (args.promote == Promote::Better && !is_better) {
         eprintln!("hint: `vitals models promote {}` puts it in force", model.id());
         return Ok(ExitCode::SUCCESS);
     }
@@ -121,20 +134,49 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Compares the new model with the one in force, on events put into held-back devices; gives the model with the outcome in
+/// its card, and whether it may take over. Where nothing can be said, it may: it knows these devices.
+async fn challenge(
+    champion: Arc<Model>,
+    candidate: Model,
+    histories: Arc<Vec<History>>,
+    seed: u64,
+) -> anyhow::Result<(Model, bool)> {
+    let progress = Progress::spinner("compare");
+    let comparison =
+        tokio::task::spawn_blocking(move || train::challenge(&champion, candidate, &histories, seed)).await?;
+    let (model, is_better) = comparison;
+    if let Some(comparison) = &model.card().comparison {
+        let figures = |figures: &Figures| {
+            let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+            format!("{} of events within 0.25 alarms, AUPRC {}", figure(figures.recall[1]), figure(figures.auprc))
+        };
+        progress.done(&format!(
+            "{} finds {}; {}, in force, {}: {}",
+            model.id(),
+            figures(&comparison.candidate_figures),
+            comparison.champion,
+            figures(&comparison.champion_figures),
+            if is_better { "not worse" } else { "worse" }
+        ));
+    }
+    Ok((model, is_better))
+}
+
 /// Trains beside the other work, and tells what came of it.
-async fn learn(histories: Vec<History>, options: TrainOptions) -> anyhow::Result<Model> {
+async fn learn(histories: Arc<Vec<History>>, options: TrainOptions) -> anyhow::Result<Model> {
     let readings: usize = histories.iter().map(|history| history.readings.len()).sum();
     let devices = histories.len();
     let progress = Progress::spinner("train");
     let model = tokio::task::spawn_blocking(move || train(&histories, &options)).await??;
-    progress.done(&format!("model {} learnt from {readings} readings of {devices} devices", model.id()));
+    progress.done(&format!("learnt from {readings} readings of {devices} devices"));
     for warning in &model.card().warnings {
         eprintln!("warning: {warning}");
     }
     Ok(model)
 }
 
-fn histories_of_file(path: &std::path::Path, span: Span, now: i64) -> anyhow::Result<Vec<History>> {
+pub(super) fn histories_of_file(path: &std::path::Path, span: Span, now: i64) -> anyhow::Result<Vec<History>> {
     let mut sampler = Sampler::default();
     let mut rejected = 0_u64;
     let mut reader = file::FileReader::open(path, now)?;

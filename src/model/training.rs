@@ -1,14 +1,18 @@
 //! Unlabelled histories to a model.
 //!
-//! 1. Each device gives at most one value per vital and hour to the estimate of the population, so that talkative
-//!    devices do not outweigh the others; medians and quantiles, so that the window's outliers don't matter.
-//! 2. Each part of the score is scaled to its own usual size: a quantile of it over time, on all devices.
-//! 3. Devices are dealt into folds by their names and the seed. Each fold is held back once: scored with the population
-//!    of the others, and counted under every threshold. From these counts comes the threshold ([`super::calibrate`]).
+//! 1. Each device gives at most one value per vital and hour to the population ([`super::population`]), so that talkative
+//!    devices do not outweigh the others; medians and clipped differences, so that the window's outliers don't matter.
+//! 2. Devices are dealt into folds by their names and the seed. With enough history, all folds but one teach the forests
+//!    ([`super::learn`]); the last is held back. With less, the built-in model's forests are taken: what they are asked
+//!    is in the population's and the device's own units, so they fit any fleet.
+//! 3. Held-back devices are scored and counted under every threshold; from these counts comes the threshold
+//!    ([`super::calibrate`]). Forests that have seen none of the devices leave every fold to be held back once, scored
+//!    with the population of the others.
 //!
 //! The same data, options and seed give the same bits, whatever the order of the histories, the number of threads or the
-//! machine: sums over devices are of whole numbers or in order of the devices' names, and functions come from `libm`.
+//! machine: sums are of whole numbers or in order of the devices' names, and functions come from `libm`.
 
+use std::sync::OnceLock;
 use std::thread;
 
 use thiserror::Error;
@@ -18,10 +22,13 @@ use crate::reading::{Reading, VITALS, Vital};
 use super::Model;
 use super::artifact::{Card, HeldBack, TrainedOn};
 use super::calibrate::{Counts, Curve, GRID, Watch, grid};
-use super::population::{self, LEAST_VALUES, OwnLevel, adults};
+use super::drift::{Profile, Sample};
+use super::learn::{self, Forests, learn};
+use super::population::{self, APART_H, LEAST_VALUES, Series, adults};
 use super::rules;
-use super::score::{self, FAST, INSTANT, INSTANT_FACTOR, PARTS, Params, Times};
+use super::score::{self, Assessment, Params};
 use super::state::DeviceState;
+use super::synthetic;
 
 /// False alarm episodes per device and day when nobody says otherwise.
 pub const DEFAULT_BUDGET: f64 = 0.25;
@@ -37,19 +44,26 @@ pub struct History {
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOptions {
-    /// Deals devices into folds.
+    /// Deals devices into folds, and draws the synthetic events.
     pub seed: u64,
     /// The alarm budget: false alarm episodes per device and day.
     pub alarms_per_device_day: f64,
-    /// How long the averages remember.
-    pub times: Times,
     /// Threads to use; 0 for as many as the machine has. Changes the speed only.
     pub threads: usize,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        TrainOptions { seed: 1, alarms_per_device_day: DEFAULT_BUDGET, times: Times::default(), threads: 0 }
+        TrainOptions { seed: 1, alarms_per_device_day: DEFAULT_BUDGET, threads: 0 }
+    }
+}
+
+impl TrainOptions {
+    fn threads(&self) -> usize {
+        match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
     }
 }
 
@@ -60,19 +74,20 @@ pub enum TrainError {
     NoData,
     #[error("setting the alarm budget: {budget} alarms per device and day can't be kept; give a number above 0")]
     Budget { budget: f64 },
-    #[error(
-        "training a model: a time constant is not a positive number of hours; leave them as they are, or correct it"
-    )]
-    Times,
 }
 
 /// Devices are dealt into this many folds.
-const FOLDS: u64 = 4;
+const FOLDS: u64 = 5;
+/// The fold that is held back when forests are learnt.
+const HELD_FOLD: u64 = 0;
 /// With fewer devices, none is held back.
 const LEAST_DEVICES: usize = 8;
+/// With fewer rows than this (about one an hour of each device), forests are not learnt.
+const LEAST_ROWS: usize = 10_000;
+/// Nor with fewer devices.
+const LEAST_FOREST_DEVICES: usize = 100;
 /// Hourly values of one device that count towards the population, at most.
 const MOST_VALUES: usize = 1024;
-const HOUR_MS: i64 = 3_600_000;
 
 /// Trains a model on what devices sent, without labels.
 ///
@@ -80,45 +95,97 @@ const HOUR_MS: i64 = 3_600_000;
 /// [`TrainError`] when there is nothing to learn from, or an option can't be.
 pub fn train(histories: &[History], options: &TrainOptions) -> Result<Model, TrainError> {
     let budget = sound_budget(options.alarms_per_device_day)?;
-    if !options.times.are_sound() {
-        return Err(TrainError::Times);
-    }
     let mut histories: Vec<&History> = histories.iter().filter(|history| has_vitals(history)).collect();
     histories.sort_by(|a, b| a.device_id.cmp(&b.device_id));
     if histories.is_empty() {
         return Err(TrainError::NoData);
     }
-    let own_levels: Vec<[Option<OwnLevel>; VITALS]> =
-        by_thread(&histories, options.threads, |levels: &mut Vec<_>, history| levels.push(own_levels(history)))
-            .into_iter()
-            .flatten()
-            .collect();
-    let hold_back = histories.len() >= LEAST_DEVICES;
-    let population = |held: Option<u64>| {
-        let kept =
-            histories.iter().zip(&own_levels).filter(|(history, _)| Some(fold_of(options.seed, history)) != held);
-        // The prior weighs as much beside fewer devices, or scores of a fold would be a little lower than the model's.
-        let prior_devices = population::PRIOR_DEVICES * kept.clone().count() as f64 / histories.len() as f64;
-        population::estimate(kept.map(|(_, levels)| levels), &adults(), prior_devices)
-    };
-    let mut params = Params::untrained(options.times).with_population(population(None));
-    params.factors = factors(&histories, &params, options.threads);
-
-    let held: Vec<Params> = (0..FOLDS)
-        .map(|fold| if hold_back { params.with_population(population(Some(fold))) } else { params.clone() })
-        .collect();
-    let counts = count_alarms(&histories, options, &held);
+    let fleet = Fleet::of(histories, options);
+    let taught: usize = fleet.devices.iter().filter(|d| d.fold != HELD_FOLD).map(|d| learn::rows_of(d.history)).sum();
+    let learns = fleet.devices.len() >= LEAST_FOREST_DEVICES && taught >= LEAST_ROWS;
+    let (params, Watched { counts, profile }) =
+        if learns { fleet.learn_forests() } else { fleet.with_builtin_forests() };
 
     let held_back = HeldBack {
-        devices: if hold_back { counts.devices } else { 0 },
+        devices: if fleet.holds_back() { counts.devices } else { 0 },
         device_days: counts.device_days(),
         artifacts_per_device_day: counts.rate(counts.artifacts as f64),
         ..HeldBack::default()
     };
-    let mut card = Card::new(&params, options.seed, trained_on(&histories), held_back);
-    card.warnings = warnings(&histories, &own_levels, hold_back);
+    let trained_on = TrainedOn { forests_learnt: learns, ..fleet.trained_on() };
+    let mut card = Card::new(&params, options.seed, trained_on, held_back);
+    card.warnings = fleet.warnings();
+    card.profile = Some(profile);
     Ok(Model::assemble(params, Curve::of(&counts), card, budget))
 }
+
+/// The built-in model, made anew: published ranges, and forests that learnt from simulated bodies.
+pub fn make_builtin(threads: usize) -> Model {
+    let population = adults();
+    let histories = synthetic::bodies(&population, 3_000, 1);
+    let histories: Vec<&History> = histories.iter().collect();
+    let threads = TrainOptions { threads, ..TrainOptions::default() }.threads();
+    let Forests { head, row } = learn(&histories, &population, 1, threads);
+    let params = Params::new(population, head, row);
+    let card = Card::builtin(&params);
+    Model::assemble(params, Curve::builtin(), card, DEFAULT_BUDGET)
+}
+
+/// The devices that training with this seed holds back from the forests, if there are enough to hold any back.
+pub fn held_back(histories: &[History], seed: u64) -> Vec<&History> {
+    histories.iter().filter(|history| has_vitals(history) && fold_of(seed, &history.device_id) == HELD_FOLD).collect()
+}
+
+/// How a model sees these readings: what [`super::drift`] compares.
+pub fn profile(model: &Model, histories: &[History]) -> Profile {
+    let histories: Vec<&History> = histories.iter().collect();
+    profile_of(&model.inner.params, &histories, TrainOptions::default().threads())
+}
+
+fn profile_of(params: &Params, histories: &[&History], threads: usize) -> Profile {
+    let of_device = |history: &&History| {
+        let (mut state, mut sampling) = (DeviceState::new(0, &params.units), Sampling::default());
+        let samples = history.readings.iter().filter_map(|reading| {
+            let seen = score::assess(params, &mut state, reading.ts_ms, &reading.vitals);
+            sampling.take(reading.ts_ms, &seen)
+        });
+        Profile::of_device(samples)
+    };
+    let mut sum = Profile::default();
+    for part in histories.chunks(COUNT_DEVICES) {
+        in_shares(part, threads, of_device).iter().for_each(|profile| sum.add(profile));
+    }
+    sum
+}
+
+/// Which of a device's readings count for a profile: talkative devices count no more than others, and late readings are
+/// not news.
+#[derive(Debug, Default)]
+struct Sampling {
+    first_ms: Option<i64>,
+    newest_ms: Option<i64>,
+    sampled_ms: Option<i64>,
+}
+
+impl Sampling {
+    fn take(&mut self, ts_ms: i64, seen: &Assessment) -> Option<Sample> {
+        let since = |ms: i64| ts_ms.saturating_sub(ms);
+        let first_ms = *self.first_ms.get_or_insert(ts_ms);
+        let interval_h = self.newest_ms.map_or(f64::NAN, |newest| since(newest) as f64 / 3_600_000.0);
+        self.newest_ms = self.newest_ms.max(Some(ts_ms));
+        if since(first_ms) < WARM_MS || self.sampled_ms.is_some_and(|sampled| since(sampled) < SAMPLED_MS) {
+            return None;
+        }
+        self.sampled_ms = Some(ts_ms);
+        let score = if seen.top.is_some() { seen.score } else { f64::NAN };
+        Some(Sample { score, positions: seen.positions, surprises: seen.surprises, interval_h })
+    }
+}
+
+/// One reading of a device in so much time counts for a profile, in milliseconds.
+const SAMPLED_MS: i64 = 45 * 60_000;
+/// And none in its first hours, which look different to a model that does not know it yet.
+const WARM_MS: i64 = 6 * 3_600_000;
 
 /// The budget, if it is one.
 pub(super) fn sound_budget(budget: f64) -> Result<f64, TrainError> {
@@ -129,10 +196,136 @@ fn has_vitals(history: &History) -> bool {
     history.readings.iter().any(|reading| reading.vitals.iter().any(|value| !value.is_nan()))
 }
 
+/// Devices to learn from, in order of their names.
+struct Fleet<'a> {
+    devices: Vec<Device<'a>>,
+    options: &'a TrainOptions,
+}
+
+struct Device<'a> {
+    history: &'a History,
+    series: [Series; VITALS],
+    fold: u64,
+}
+
+/// What was seen of devices while they were held back.
+#[derive(Default)]
+struct Watched {
+    counts: Counts,
+    profile: Profile,
+}
+
+impl<'a> Fleet<'a> {
+    fn of(histories: Vec<&'a History>, options: &'a TrainOptions) -> Fleet<'a> {
+        let device = |history: &&'a History| Device {
+            history,
+            series: series(history),
+            fold: fold_of(options.seed, &history.device_id),
+        };
+        Fleet { devices: in_shares(&histories, options.threads(), device), options }
+    }
+
+    fn holds_back(&self) -> bool {
+        self.devices.len() >= LEAST_DEVICES
+    }
+
+    /// The population of all devices but those of a fold.
+    fn population(&self, without: Option<u64>) -> population::Population {
+        let kept: Vec<&[Series; VITALS]> =
+            self.devices.iter().filter(|device| Some(device.fold) != without).map(|device| &device.series).collect();
+        // The prior weighs as much beside fewer devices, or scores of a fold would be a little lower than the model's.
+        let prior_devices = population::PRIOR_DEVICES * kept.len() as f64 / self.devices.len() as f64;
+        population::estimate(&kept, &adults(), prior_devices)
+    }
+
+    fn learn_forests(&self) -> (Params, Watched) {
+        let population = self.population(Some(HELD_FOLD));
+        let taught: Vec<&History> =
+            self.devices.iter().filter(|device| device.fold != HELD_FOLD).map(|device| device.history).collect();
+        let forests = learn(&taught, &population, self.options.seed, self.options.threads());
+        let params = Params::new(population, forests.head, forests.row);
+        let watched = self.watch(|device| (device.fold == HELD_FOLD).then_some(&params));
+        (params, watched)
+    }
+
+    fn with_builtin_forests(&self) -> (Params, Watched) {
+        static BUILTIN: OnceLock<Model> = OnceLock::new();
+        let builtin = &BUILTIN.get_or_init(Model::builtin).inner.params;
+        let params = builtin.with_population(self.population(None));
+        let held: Vec<Params> =
+            (0..FOLDS)
+                .map(|fold| {
+                    if self.holds_back() { params.with_population(self.population(Some(fold))) } else { params.clone() }
+                })
+                .collect();
+        let watched = self.watch(|device| held.get(device.fold as usize));
+        (params, watched)
+    }
+
+    /// Watches devices under every threshold, each scored by the parameters that are given for it.
+    fn watch<'p>(&self, params: impl Fn(&Device) -> Option<&'p Params> + Sync) -> Watched {
+        let thresholds: [f64; GRID] = std::array::from_fn(grid);
+        let watch = |device: &Device| {
+            let params = params(device)?;
+            let mut counts = Counts::default();
+            let mut watch = Watch::new(&thresholds, &mut counts);
+            let (mut state, mut sampling) = (DeviceState::new(0, &params.units), Sampling::default());
+            let profile = Profile::of_device(device.history.readings.iter().filter_map(|reading| {
+                let seen = score::assess(params, &mut state, reading.ts_ms, &reading.vitals);
+                watch.take(reading.ts_ms, seen.top.map(|_| seen.score), seen.faulty.is_some());
+                sampling.take(reading.ts_ms, &seen)
+            }));
+            watch.finish();
+            Some(Watched { counts, profile })
+        };
+        let mut sum = Watched::default();
+        for part in self.devices.chunks(COUNT_DEVICES) {
+            for one in in_shares(part, self.options.threads(), watch).iter().flatten() {
+                sum.counts.add(&one.counts);
+                sum.profile.add(&one.profile);
+            }
+        }
+        sum
+    }
+
+    fn trained_on(&self) -> TrainedOn {
+        let times = || self.devices.iter().flat_map(|device| &device.history.readings).map(|reading| reading.ts_ms);
+        TrainedOn {
+            devices: self.devices.len() as u64,
+            readings: self.devices.iter().map(|device| device.history.readings.len() as u64).sum(),
+            from_ms: times().min(),
+            to_ms: times().max(),
+            forests_learnt: false,
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.holds_back() {
+            warnings.push(format!(
+                "trained on {} of the {LEAST_DEVICES} devices that it takes to hold some back: the threshold was set on the devices that the model learned from",
+                self.devices.len()
+            ));
+        }
+        for vital in Vital::ALL {
+            let values: usize = self.devices.iter().map(|device| device.series[vital.index()].len()).sum();
+            if values < LEAST_VALUES {
+                warnings.push(format!(
+                    "there are fewer than {LEAST_VALUES} sound hourly values of {}: its population is the published one",
+                    vital.label()
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+/// Devices whose counts are held at the same time.
+const COUNT_DEVICES: usize = 64;
+
 /// A device's fold: FNV-1a of its name, then a finaliser (SplitMix64's) so that all bits count.
-fn fold_of(seed: u64, history: &History) -> u64 {
-    let hash = history
-        .device_id
+pub(super) fn fold_of(seed: u64, device_id: &str) -> u64 {
+    let hash = device_id
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -140,166 +333,34 @@ fn fold_of(seed: u64, history: &History) -> u64 {
     (mixed ^ (mixed >> 31)) % FOLDS
 }
 
-/// What each thread makes of its share of the histories: a `T` that `work` adds every history to. Shares are consecutive
-/// and in order.
-fn by_thread<T: Default + Send>(
-    histories: &[&History],
-    threads: usize,
-    work: impl Fn(&mut T, &History) + Sync,
-) -> Vec<T> {
-    let threads = match threads {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let share = histories.len().div_ceil(threads).max(1);
+/// What `work` makes of each item, in order, shared out to threads.
+fn in_shares<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads).max(1);
     let work = &work;
-    let fold = |part: &[&History]| {
-        let mut sum = T::default();
-        part.iter().for_each(|history| work(&mut sum, history));
-        sum
-    };
     thread::scope(|scope| {
-        let parts: Vec<_> = histories.chunks(share).map(|part| scope.spawn(move || fold(part))).collect();
+        let parts: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
         // A thread's panic is this thread's: there is nothing sensible to go on with.
-        parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     })
 }
 
-/// One device's own levels, from the first sound value of every hour; of a long history, every so many hours.
-fn own_levels(history: &History) -> [Option<OwnLevel>; VITALS] {
-    let mut values: [Vec<f64>; VITALS] = Default::default();
-    let mut hours: [Option<i64>; VITALS] = [None; VITALS];
+/// One device's sound values, about one an hour of each vital; of a long history, every so many.
+fn series(history: &History) -> [Series; VITALS] {
+    let mut series: [Series; VITALS] = Default::default();
     for reading in &history.readings {
-        let hour = Some(reading.ts_ms.div_euclid(HOUR_MS));
-        for vital in Vital::ALL {
-            let j = vital.index();
-            let value = reading.vitals[j];
-            if !value.is_nan() && hours[j] != hour && rules::value_fault(vital, &reading.vitals).is_none() {
-                values[j].push(value);
-                hours[j] = hour;
+        let hours = reading.ts_ms as f64 / 3_600_000.0;
+        for (vital, own) in Vital::ALL.into_iter().zip(&mut series) {
+            let value = reading.vitals[vital.index()];
+            let apart = own.last().is_none_or(|(last, _)| hours - last >= APART_H);
+            if !value.is_nan() && apart && rules::value_fault(vital, &reading.vitals).is_none() {
+                own.push((hours, value));
             }
         }
     }
-    values.map(|all| {
-        let step = all.len().div_ceil(MOST_VALUES).max(1);
-        OwnLevel::of(&mut all.into_iter().step_by(step).collect::<Vec<_>>())
-    })
-}
-
-/// Bins of a part's absolute size, in own spreads.
-const BINS: usize = 240;
-const BIN: f64 = score::LARGEST_Z / BINS as f64;
-/// The quantile of a part's absolute size that gives its scale: low enough not to be moved by a fleet whose devices spend
-/// a tenth of their time in events.
-const SCALE_QUANTILE: f64 = 0.8;
-/// That quantile of a normal distribution's absolute values.
-const NORMAL_QUANTILE: f64 = 1.2816;
-
-/// One over each part's usual size, times its importance.
-fn factors(histories: &[&History], params: &Params, threads: usize) -> [[f64; PARTS]; VITALS] {
-    let mut sum = Sizes::default();
-    for part in by_thread(histories, threads, |sizes: &mut Sizes, history| sizes.add(history, params)) {
-        for (sum, part) in sum.0.iter_mut().flatten().flatten().zip(part.0.iter().flatten().flatten()) {
-            *sum += part;
-        }
-    }
-    let mut factors = params.factors;
-    for (j, vital) in sum.0.iter().enumerate() {
-        for (part, sizes) in vital.iter().enumerate() {
-            let importance = if part == INSTANT { INSTANT_FACTOR } else { 1.0 };
-            factors[j][part] = importance / scale(sizes).unwrap_or(1.0);
-        }
-        // An instant is made of the same stuff as the minutes around it: never scaled to less than they are.
-        factors[j][INSTANT] = factors[j][INSTANT].min(INSTANT_FACTOR * factors[j][FAST]);
-    }
-    factors
-}
-
-/// A part's usual size, from its histogram, in own spreads; kept within a quarter and three.
-fn scale(sizes: &[u64; BINS]) -> Option<f64> {
-    let total: u64 = sizes.iter().sum();
-    let wanted = (total as f64 * SCALE_QUANTILE) as u64;
-    let mut seen = 0;
-    let bin = sizes.iter().position(|&size| {
-        seen += size;
-        seen > wanted
-    })?;
-    Some(((bin as f64 + 0.5) * BIN / NORMAL_QUANTILE).clamp(0.25, 3.0))
-}
-
-/// For how long (in milliseconds, at most an hour a reading) each part of each vital had which size.
-struct Sizes(Vec<[[u64; BINS]; PARTS]>);
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Sizes(vec![[[0; BINS]; PARTS]; VITALS])
-    }
-}
-
-impl Sizes {
-    fn add(&mut self, history: &History, params: &Params) {
-        let mut state = DeviceState::new(0);
-        for reading in &history.readings {
-            let newest = state.newest_ms();
-            let seen = score::assess(params, &mut state, reading.ts_ms, &reading.vitals);
-            let Some(step_ms) = newest.map(|newest| reading.ts_ms.saturating_sub(newest)) else { continue };
-            let weight = step_ms.clamp(0, HOUR_MS) as u64;
-            for j in 0..VITALS {
-                if reading.vitals[j].is_nan() || seen.faults[j].is_some() {
-                    continue;
-                }
-                for (sizes, part) in self.0[j].iter_mut().zip(seen.parts[j]) {
-                    sizes[((part.abs() / BIN) as usize).min(BINS - 1)] += weight;
-                }
-            }
-        }
-    }
-}
-
-/// Alarm episodes of every device under every threshold, each scored by the model of the other folds.
-fn count_alarms(histories: &[&History], options: &TrainOptions, held: &[Params]) -> Counts {
-    let thresholds: [f64; GRID] = std::array::from_fn(grid);
-    let mut sum = Counts::default();
-    for part in by_thread(histories, options.threads, |counts: &mut Counts, history| {
-        let params = &held[fold_of(options.seed, history) as usize];
-        let mut watch = Watch::new(&thresholds, counts);
-        let mut state = DeviceState::new(0);
-        for reading in &history.readings {
-            let seen = score::assess(params, &mut state, reading.ts_ms, &reading.vitals);
-            watch.take(reading.ts_ms, seen.top.map(|_| seen.decision), seen.faulty.is_some());
-        }
-        watch.finish();
-    }) {
-        sum.add(&part);
-    }
-    sum
-}
-
-fn trained_on(histories: &[&History]) -> TrainedOn {
-    let times = || histories.iter().flat_map(|history| &history.readings).map(|reading| reading.ts_ms);
-    TrainedOn {
-        devices: histories.len() as u64,
-        readings: histories.iter().map(|history| history.readings.len() as u64).sum(),
-        from_ms: times().min(),
-        to_ms: times().max(),
-    }
-}
-
-fn warnings(histories: &[&History], levels: &[[Option<OwnLevel>; VITALS]], hold_back: bool) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !hold_back {
-        warnings.push(format!(
-            "trained on {} of the {LEAST_DEVICES} devices that it takes to hold some back: the threshold was set on the devices that the model learned from",
-            histories.len()
-        ));
-    }
-    for vital in Vital::ALL {
-        if levels.iter().all(|device| device[vital.index()].is_none()) {
-            warnings.push(format!(
-                "no device has sound values of {} in {LEAST_VALUES} hours: its population is the published one",
-                vital.label()
-            ));
-        }
-    }
-    warnings
+    // The newest, in one piece: the variogram looks at neighbours.
+    series.map(|mut own| own.split_off(own.len().saturating_sub(MOST_VALUES)))
 }

@@ -139,8 +139,8 @@ impl fmt::Display for Cause {
 /// What the model says of one reading. Made without allocation; words only when asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
-    /// How unusual the reading is; higher is more unusual. The L2 norm of [`contributions`](Self::contributions), raised
-    /// to the model's threshold for an artifact that lies below it.
+    /// How unusual the reading is; higher is more unusual, and twice as high is two units of logit more. Raised to the
+    /// model's threshold for an artifact that lies below it.
     pub score: f64,
     /// Whether it belongs to an outlier episode at the model's alarm budget.
     pub outlier: bool,
@@ -152,9 +152,11 @@ pub struct Verdict {
     pub vital: Option<Vital>,
     /// That vital's usual level in this device, in its unit; NaN when there is no vital.
     pub usual: f64,
-    /// That vital's value in this reading, in its unit; NaN when there is no vital.
+    /// That vital's latest value, in its unit; NaN when there is no vital.
     pub observed: f64,
-    /// Per vital, by how much of the device's own spread it is away from its usual level; 0 where absent.
+    /// How many of the device's own standard deviations that is away from the usual.
+    pub deviation: f64,
+    /// Per vital, how likely it is to be in an event, −1 to 1: negative where it is low. 0 before it was ever seen.
     pub contributions: [f64; VITALS],
     /// A slow index of how ill the device's bearer looks, over hours; apart from the score.
     pub risk: f64,
@@ -199,10 +201,11 @@ impl Verdict {
         let whose = if self.personal { "for this device" } else { "for adults, no history of this device yet" };
         let own = self.contributions[vital.index()];
         let mut text = format!(
-            "{} {}, usually {} {whose} ({own:+.1} of its own spread)",
+            "{} {}, usually {} {whose} ({:+.1} of its own spread)",
             vital.label(),
             Value(vital, self.observed),
             Number(vital, self.usual),
+            self.deviation,
         );
         let others: Vec<&str> = Vital::ALL
             .into_iter()
@@ -219,7 +222,7 @@ impl Verdict {
 
 /// Whether a vital's contribution is so near the largest that both are to be named.
 pub(super) fn stands_out_with(contribution: f64, largest: f64) -> bool {
-    contribution.abs() >= 0.7 * largest.abs() && contribution != 0.0
+    contribution.abs() >= 0.6 * largest.abs() && contribution != 0.0
 }
 
 /// A number as a person would write that vital's.
@@ -264,6 +267,7 @@ mod tests {
             vital: Some(vital),
             usual,
             observed,
+            deviation: z,
             contributions,
             risk: 0.0,
             news2: None,

@@ -54,7 +54,7 @@ pub(super) async fn resume(store: &Store, scorer: &mut Scorer<'_>, days: &[(Day,
 }
 
 /// Keeps the states after `days`, and removes older checkpoints of the model.
-pub(super) async fn save(store: &Store, scorer: &Scorer<'_>, days: &[(Day, &DayRuns)]) -> anyhow::Result<()> {
+pub(super) async fn save(store: &Store, scorer: &mut Scorer<'_>, days: &[(Day, &DayRuns)]) -> anyhow::Result<()> {
     let folder = folder(scorer.model().id());
     let old: Vec<Path> = store.list(&folder).await?.into_iter().map(|e| e.key).collect();
     let key = folder.join(name(days));
@@ -62,16 +62,12 @@ pub(super) async fn save(store: &Store, scorer: &Scorer<'_>, days: &[(Day, &DayR
     Ok(store.delete(old.into_iter().filter(|other| *other != key).collect()).await?)
 }
 
-fn write(scorer: &Scorer<'_>) -> anyhow::Result<Vec<u8>> {
-    let mut names: Vec<_> = scorer.states.iter().collect();
-    names.sort_unstable_by(|a, b| a.0.cmp(b.0));
+fn write(scorer: &mut Scorer<'_>) -> anyhow::Result<Vec<u8>> {
+    let states = scorer.stored();
     let mut bytes = HEADING.to_vec();
-    bytes.extend(u32::try_from(names.len())?.to_le_bytes());
-    let mut body = Vec::new();
-    for (name, state) in names {
-        body.clear();
-        state.to_bytes(&mut body);
-        for part in [name.as_bytes(), &body] {
+    bytes.extend(u32::try_from(states.len())?.to_le_bytes());
+    for (name, state) in states {
+        for part in [name.as_bytes(), state] {
             bytes.extend(u32::try_from(part.len())?.to_le_bytes());
             bytes.extend_from_slice(part);
         }
@@ -89,9 +85,9 @@ fn read(scorer: &mut Scorer<'_>, bytes: &[u8]) -> anyhow::Result<()> {
     let mut rest = body.strip_prefix(HEADING).context("it is of another format")?;
     let devices = take_u32(&mut rest)?;
     for _ in 0..devices {
-        let name = std::str::from_utf8(take_part(&mut rest)?)?.into();
+        let name = std::str::from_utf8(take_part(&mut rest)?)?;
         let state = scorer.model().read_state(take_part(&mut rest)?)?;
-        scorer.states.insert(name, state);
+        scorer.insert(name, &state);
     }
     Ok(())
 }

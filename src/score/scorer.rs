@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use super::rows::{OutlierRows, RowOrigin};
 use crate::{
     lake::scan,
-    model::{DeviceState, Model, Verdict},
+    model::{DeviceState, Model, Verdict, state::STATE_BYTES},
     reading::{NO_VITALS, Reading, Vital, columns},
 };
 
@@ -17,7 +17,10 @@ use crate::{
 /// device seen.
 pub struct Scorer<'a> {
     model: &'a Model,
-    pub(super) states: HashMap<Box<str>, DeviceState>,
+    /// In their stored form, which is half as large as the one that is worked with.
+    states: HashMap<Box<str>, Box<[u8; STATE_BYTES]>>,
+    /// The state that is worked with; its stored form in `states` may be older. Rows come device by device.
+    open: Option<(Box<str>, DeviceState)>,
 }
 
 /// The columns of a batch of readings.
@@ -77,7 +80,7 @@ impl ReadingColumns {
 impl<'a> Scorer<'a> {
     /// A scorer that has seen no device yet.
     pub fn new(model: &'a Model) -> Scorer<'a> {
-        Scorer { model, states: HashMap::new() }
+        Scorer { model, states: HashMap::new(), open: None }
     }
 
     /// Its model.
@@ -87,11 +90,42 @@ impl<'a> Scorer<'a> {
 
     /// The verdict on one reading.
     pub fn judge(&mut self, device: &str, reading: &Reading) -> Verdict {
-        let state = match self.states.get_mut(device) {
-            Some(state) => state,
-            None => self.states.entry(device.into()).or_insert_with(|| self.model.new_state()),
+        let model = self.model;
+        let is_open = self.open.as_ref().is_some_and(|(open, _)| open.as_ref() == device);
+        let state = match &mut self.open {
+            Some((_, state)) if is_open => state,
+            _ => self.open(device),
         };
-        self.model.score(state, reading.ts_ms, &reading.vitals)
+        model.score(state, reading.ts_ms, &reading.vitals)
+    }
+
+    /// Puts the open state away and opens a device's.
+    fn open(&mut self, device: &str) -> &mut DeviceState {
+        self.put_away();
+        let stored = self.states.get(device).map(|bytes| self.model.read_state(bytes.as_slice()));
+        // What `put_away` and `insert` keep is a state of this model, so it can be read.
+        let state = stored.and_then(Result::ok).unwrap_or_else(|| self.model.new_state());
+        &mut self.open.insert((device.into(), state)).1
+    }
+
+    fn put_away(&mut self) {
+        if let Some((device, state)) = self.open.take() {
+            self.states.insert(device, Box::new(state.to_array()));
+        }
+    }
+
+    /// Every device's state in its stored form, by name.
+    pub(super) fn stored(&mut self) -> Vec<(&str, &[u8])> {
+        self.put_away();
+        let mut states: Vec<(&str, &[u8])> =
+            self.states.iter().map(|(device, bytes)| (device.as_ref(), bytes.as_slice())).collect();
+        states.sort_unstable_by_key(|(device, _)| *device);
+        states
+    }
+
+    /// Takes a device's stored state.
+    pub(super) fn insert(&mut self, device: &str, state: &DeviceState) {
+        self.states.insert(device.into(), Box::new(state.to_array()));
     }
 
     /// Scores rows in the order in which they stand (sorted by device and time), and gives the outliers among them.

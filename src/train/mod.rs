@@ -8,11 +8,16 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::{
+    evaluate,
     lake::{
         Created, Day, Store, Table, View, layout, run,
         scan::{self, Offsets, Rows},
     },
-    model::Model,
+    model::{
+        Comparison, Model,
+        artifact::Figures,
+        training::{self, History},
+    },
     reading::columns,
     score::scorer::ReadingColumns,
 };
@@ -74,6 +79,27 @@ pub async fn keep(store: &Store, model: &Model) -> anyhow::Result<()> {
     let key = layout::model_artifact(model.id());
     let _: Created = store.create(&key, Bytes::from(model.to_bytes())).await.context("keeping the model")?;
     Ok(())
+}
+
+/// A model that finds less than the one in force by more than this is worse: figures differ by as much by chance.
+const TOLERANCE: f64 = 0.02;
+
+/// Compares a candidate with the champion on the devices that were held back from the candidate's forests, with the same
+/// events in them. Gives the candidate with the outcome in its card, and whether it is not worse; where nothing could be
+/// said, it counts as not worse.
+pub fn challenge(champion: &Model, candidate: Model, histories: &[History], seed: u64) -> (Model, bool) {
+    let held_back = training::held_back(histories, seed);
+    let outcome = evaluate::compare(champion, &candidate, &held_back, seed);
+    let figures = |of: &evaluate::Summary| Figures::new(of.auroc, of.auprc, of.recall, of.top1);
+    let comparison = Comparison {
+        champion: champion.id().to_owned(),
+        champion_figures: figures(&outcome.champion),
+        candidate_figures: figures(&outcome.candidate),
+        devices: held_back.len() as u64,
+    };
+    let worths = comparison.candidate_figures.worth().zip(comparison.champion_figures.worth());
+    let is_worse = worths.is_some_and(|(candidate, champion)| candidate < champion - TOLERANCE);
+    (candidate.with_comparison(comparison), !is_worse)
 }
 
 /// A model of the lake, as `models list` shows it.

@@ -124,6 +124,8 @@ fn an_empty_lake_says_what_fills_it() {
         ("models show", 0),
         ("models show m-0", 3),
         ("models promote m-0", 3),
+        ("models check", 0),
+        ("models check m-0", 3),
     ] {
         let ran = vitals(folder.path(), &words.split(' ').collect::<Vec<_>>());
         assert_eq!(ran.code, Some(code), "{words}: {ran:?}");
@@ -206,7 +208,7 @@ fn from_a_file_to_reasons() {
     let episode = &answer["rows"][0];
     assert_eq!(
         (&episode["device_id"], &episode["started_at"]),
-        (&"device_7".into(), &"2024-03-02T09:20:00.000Z".into())
+        (&"device_7".into(), &"2024-03-02T09:30:00.000Z".into())
     );
     assert_eq!((&episode["vital"], &episode["observed"]), (&"heart_rate".into(), &160.0.into()));
     assert!(episode["why"].as_str().is_some_and(|why| why.contains("heart rate 160 bpm")), "{episode}");
@@ -453,4 +455,75 @@ fn a_kill_of_an_import_and_a_repeat_store_everything_once() {
     let sql = "SELECT count(*) AS n, count(DISTINCT ts) AS times FROM readings";
     let ran = vitals(folder.path(), &["query", "sql", sql, "--output", "csv"]);
     assert_eq!((ran.out.as_str(), ran.code), ("n,times\n60000,60000\n", Some(0)));
+}
+
+/// Readings of a dozen devices in one file: three days, every half hour.
+fn fleet_csv(folder: &Path, devices: u32) {
+    let mut text = "device_id,timestamp,heart_rate,systolic,diastolic,temperature,spo2,respiratory_rate\n".to_owned();
+    for device in 0..devices {
+        for step in 0..144_u32 {
+            let wave = f64::from((step * 7 + device * 13) % 11) - 5.0;
+            let level = f64::from(device % 5) * 3.0;
+            let (day, hour, minute) = (1 + step / 48, step % 48 / 2, step % 2 * 30);
+            text.push_str(&format!(
+                "d{device},2024-03-{day:02}T{hour:02}:{minute:02}:00Z,{},{},{},{:.1},{},{}\n",
+                70.0 + level + wave,
+                120.0 + level - wave,
+                75.0 + wave,
+                36.6 + wave / 20.0,
+                (97.0 + wave / 3.0).round(),
+                15.0 + (wave / 2.0).round()
+            ));
+        }
+    }
+    fs::write(folder.join("fleet.csv"), text).unwrap();
+}
+
+#[test]
+fn evaluate_measures_the_model_beside_plain_methods() {
+    let folder = folder();
+    fleet_csv(folder.path(), 30);
+    let words = ["evaluate", "--data", "fleet.csv", "--resamples", "20", "--output", "json"];
+    let ran = vitals(folder.path(), &words);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(ran.out, vitals(folder.path(), &words).out, "the same data and seed give the same report");
+    let text = report.to_string();
+    for method in ["EWMA", "solation", "NEWS2"] {
+        assert!(text.contains(method), "{method}: {text}");
+    }
+    let ran = vitals(folder.path(), &["evaluate", "--data", "fleet.csv", "--resamples", "0"]);
+    assert!(ran.code == Some(0) && ran.out.contains("AUROC") && !ran.out.contains("NaN"), "{ran:?}");
+    fleet_csv(folder.path(), 1);
+    let ran = vitals(folder.path(), &["evaluate", "--data", "fleet.csv"]);
+    assert!(ran.code == Some(1) && ran.err.starts_with("error: ") && ran.out.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn a_challenger_is_compared_kept_and_promoted_as_asked() {
+    let folder = folder();
+    fleet_csv(folder.path(), 30);
+    assert_eq!(vitals(folder.path(), &["import", "fleet.csv"]).code, Some(0));
+    let in_force = || {
+        let shown = vitals(folder.path(), &["models", "show"]);
+        serde_json::from_str::<serde_json::Value>(&shown.out).unwrap()
+    };
+    let never = vitals(folder.path(), &["train", "--promote", "never"]);
+    assert!(never.code == Some(0) && never.err.contains("vitals models promote m-"), "{never:?}");
+    assert_eq!(in_force()["builtin"], true);
+    let checked = vitals(folder.path(), &["models", "check"]);
+    assert!(checked.code == Some(0) && checked.out.is_empty() && checked.err.contains("`builtin`"), "{checked:?}");
+
+    let always = vitals(folder.path(), &["train", "--promote", "always"]);
+    assert!(always.code == Some(0) && always.err.contains("compare"), "{always:?}");
+    let card = in_force();
+    assert_eq!(card["comparison"]["champion"], "builtin", "{card}");
+    assert!(card["comparison"]["devices"].as_u64() > Some(0) && card["profile"].is_null(), "{card}");
+    // The same readings are no change.
+    let checked = vitals(folder.path(), &["models", "check", "--since", "2024-01-01", "--output", "json"]);
+    let check: serde_json::Value = serde_json::from_str(&checked.out).unwrap();
+    assert!(check["advice"] == "keep" || check["advice"] == "too_few", "{check}");
+    // Back to an older one.
+    assert_eq!(vitals(folder.path(), &["models", "promote", "builtin"]).code, Some(0));
+    assert_eq!(in_force()["builtin"], true);
 }
