@@ -117,8 +117,14 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     train::sample_lake(&store, &view, span, &mut sampler).await?;
     let histories = Arc::new(sampler.finish());
     let candidate = learn(histories.clone(), options).await?;
-    let champion = load_model(&store, view.state.model()).await?;
-    let (model, is_better) = challenge(champion, candidate, histories, args.seed).await?;
+    let (model, is_better) = match load_model(&store, view.state.model()).await {
+        Ok(champion) => challenge(champion, candidate, histories, args.seed).await?,
+        // A model of an older program, or a damaged one, must not keep a lake from getting a new one.
+        Err(e) => {
+            eprintln!("warning: the new model is not compared with the one in force: {e:#}");
+            (candidate, true)
+        }
+    };
     train::keep(&store, &model).await?;
     if args.promote == Promote::Never || (args.promote == Promote::Better && !is_better) {
         eprintln!("hint: `vitals models promote {}` puts it in force", model.id());

@@ -134,7 +134,7 @@ impl SetReport {
         let title = format!("{}, R@{}", self.set, BUDGETS[USUAL_BUDGET]).to_uppercase();
         let names = methods.iter().map(|method| format!("{:>25}", method.method)).collect::<String>();
         writeln!(f, "\n{title:30}{:>8}{names}", "events")?;
-        for (k, kind) in self.kinds.iter().enumerate() {
+        for (k, kind) in self.kinds.iter().enumerate().filter(|(_, kind)| kind.events > 0) {
             let figures = methods.iter().map(|method| method.recall_of_kinds[k]);
             let figures: String = figures.map(|figure| format!("{:>25}", in_line(figure))).collect();
             writeln!(f, "{:30}{:>8}{figures}", kind.kind, kind.events)?;

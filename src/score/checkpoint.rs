@@ -13,7 +13,10 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::scorer::Scorer;
-use crate::lake::{Created, Day, Store, layout, state::DayRuns};
+use crate::{
+    lake::{Created, Day, Store, layout, state::DayRuns},
+    model::StateError,
+};
 
 const HEADING: &[u8] = b"vitals devices 1\n";
 
@@ -46,8 +49,17 @@ pub(super) async fn resume(store: &Store, scorer: &mut Scorer<'_>, days: &[(Day,
         if there.contains(&name) {
             let key = folder.clone().join(name);
             let bytes = store.get(&key).await?;
-            read(scorer, &bytes).with_context(|| format!("reading the devices' states in `{key}`"))?;
-            return Ok(seen);
+            match read(scorer, &bytes) {
+                Ok(()) => return Ok(seen),
+                // Of another version of the program: the days are gone through again, and a new checkpoint is kept.
+                Err(e) if is_of_another_version(&e) => {
+                    tracing::warn!("`{key}`: {e}");
+                    scorer.forget();
+                    store.delete(vec![key]).await?;
+                    return Ok(0);
+                }
+                Err(e) => return Err(e.context(format!("reading the devices' states in `{key}`"))),
+            }
         }
     }
     Ok(0)
@@ -60,6 +72,11 @@ pub(super) async fn save(store: &Store, scorer: &mut Scorer<'_>, days: &[(Day, &
     let key = folder.join(name(days));
     let _: Created = store.create(&key, Bytes::from(write(scorer)?)).await?;
     Ok(store.delete(old.into_iter().filter(|other| *other != key).collect()).await?)
+}
+
+fn is_of_another_version(error: &anyhow::Error) -> bool {
+    let other = |e: &StateError| matches!(e, StateError::Version { .. } | StateError::OtherModel);
+    error.downcast_ref::<StateError>().is_some_and(other)
 }
 
 fn write(scorer: &mut Scorer<'_>) -> anyhow::Result<Vec<u8>> {
@@ -103,4 +120,42 @@ fn take_part<'a>(rest: &mut &'a [u8]) -> anyhow::Result<&'a [u8]> {
     let (part, tail) = rest.split_at_checked(length).context("it is cut short")?;
     *rest = tail;
     Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    /// A store with a checkpoint of one device after one day, with the state's first byte (its version) changed by `by`.
+    async fn kept(model: &Model, days: &[(Day, &DayRuns)], by: u8) -> Store {
+        let store = Store::memory();
+        let mut scorer = Scorer::new(model);
+        scorer.insert("bed_7", &model.new_state());
+        let mut bytes = write(&mut scorer).unwrap();
+        let state = HEADING.len() + 4 + 4 + "bed_7".len() + 4;
+        bytes[state] += by;
+        let end = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        let key = folder(model.id()).join(name(days));
+        let _: Created = store.create(&key, Bytes::from(bytes)).await.unwrap();
+        store
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_of_another_version_is_made_anew() {
+        let model = Model::builtin();
+        let runs = DayRuns::default();
+        let days = [(Day::of(0), &runs)];
+        let mut scorer = Scorer::new(&model);
+        let store = kept(&model, &days, 0).await;
+        assert_eq!(resume(&store, &mut scorer, &days).await.unwrap(), 1);
+        assert_eq!(scorer.stored().len(), 1);
+
+        let store = kept(&model, &days, 1).await;
+        assert_eq!(resume(&store, &mut scorer, &days).await.unwrap(), 0);
+        assert!(scorer.stored().is_empty());
+        assert!(store.list(&folder(model.id())).await.unwrap().is_empty(), "its place is free for a new one");
+    }
 }

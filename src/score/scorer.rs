@@ -123,6 +123,12 @@ impl<'a> Scorer<'a> {
         states
     }
 
+    /// Forgets every device.
+    pub(super) fn forget(&mut self) {
+        self.open = None;
+        self.states.clear();
+    }
+
     /// Takes a device's stored state.
     pub(super) fn insert(&mut self, device: &str, state: &DeviceState) {
         self.states.insert(device.into(), Box::new(state.to_array()));
