@@ -65,8 +65,7 @@ fn parse_resamples(text: &str) -> Result<usize, String> {
 /// Runs the command.
 pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     super::check_file(&args.data)?;
-    let everything = Span { since_ms: i64::MIN, until_ms: i64::MAX };
-    let histories = super::train::histories_of_file(&args.data, everything, now_ms())?;
+    let histories = super::train::histories_of_file(&args.data, Span::ALL, now_ms())?;
     let readings: usize = histories.iter().map(|history| history.readings.len()).sum();
     let devices = histories.len();
     let train = TrainOptions { seed: args.seed, ..TrainOptions::default() };

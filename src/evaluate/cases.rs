@@ -216,7 +216,7 @@ impl<'a> Plan<'a> {
                 Course::Swap => donor.map_or(f64::NAN, |vitals| vitals[j]),
                 _ => before + height * size,
             };
-            if after.is_nan() || after == before { before } else { as_sensed(Vital::ALL[j], after) }
+            if after.is_nan() || after == before { before } else { rules::shown(Vital::ALL[j], after) }
         })
     }
 
@@ -229,13 +229,6 @@ impl<'a> Plan<'a> {
         let over = later == donor.len() && donor.last()?.ts_ms < at_ms;
         if over { None } else { donor.get(later.checked_sub(1)?).map(|reading| &reading.vitals) }
     }
-}
-
-/// A value as a sensor would give it: of its resolution, and possible.
-fn as_sensed(vital: Vital, value: f64) -> f64 {
-    let (low, high) = rules::possible(vital);
-    let steps = (1.0 / vital.resolution()).round();
-    ((value * steps).round() / steps).clamp(low, high)
 }
 
 /// Systolic pressure stays above diastolic where it was: else the rule for pressures the wrong way round would find an

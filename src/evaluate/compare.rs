@@ -1,5 +1,6 @@
 //! Two models on the same cases: is the candidate better than the champion?
 
+use crate::model::threads;
 use crate::model::{History, Model};
 
 use super::cases::{Case, cases};
@@ -7,7 +8,6 @@ use super::figures::{Figures, Measured};
 use super::kinds::Set;
 use super::methods::{self, Scored};
 use super::spreads::spreads;
-use super::threads;
 
 /// What one model says of a list of cases: a score per reading.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,7 @@ impl Scores {
     }
 }
 
-/// Measures both models on events of both sets, put into these histories, which neither should have learnt from. Sizes of
+/// Measures both models on events of both sets, put into these histories, which the candidate should not have learnt from. Sizes of
 /// events follow from these histories too.
 pub fn compare(champion: &Model, candidate: &Model, histories: &[&History], seed: u64) -> Comparison {
     let spreads = spreads(histories, 0);

@@ -3,6 +3,7 @@
 //! Intervals are of a bootstrap over devices, not readings: readings of one device are alike. Each resample draws as many
 //! devices as there are, with repeats; thresholds are chosen anew in it, as they would be on other devices.
 
+use crate::model::threads;
 use serde::Serialize;
 
 use crate::model::evaluate::watched_ms;
@@ -13,7 +14,6 @@ use super::chance::{self, Use};
 use super::kinds::KINDS;
 use super::methods::Scored;
 use super::ranking::Ranking;
-use super::threads;
 
 /// The budget at which delay and the recall of each kind are given: the second one.
 pub(super) const USUAL_BUDGET: usize = 1;

@@ -17,8 +17,7 @@
 
 use thiserror::Error;
 
-use crate::model::{History, Model, TrainError, TrainOptions, train};
-use crate::reading::Vital;
+use crate::model::{History, Model, TrainError, TrainOptions, threads, train};
 
 pub mod alarms;
 pub mod cases;
@@ -32,7 +31,6 @@ mod ranking;
 mod realised;
 pub mod report;
 pub mod spreads;
-mod threads;
 
 #[cfg(test)]
 mod bodies;
@@ -127,16 +125,11 @@ pub fn evaluate(histories: &[History], options: &EvaluateOptions) -> Result<Repo
 
 /// Devices to learn from and devices to test on, both in the order of their names, by a hash of the name.
 fn deal(histories: &[History], seed: u64) -> (Vec<&History>, Vec<&History>) {
-    let mut histories: Vec<&History> = histories.iter().filter(|history| has_vitals(history)).collect();
+    let mut histories: Vec<&History> = histories.iter().filter(|history| history.has_vitals()).collect();
     histories.sort_by(|a, b| a.device_id.cmp(&b.device_id));
     let is_test = |history: &&History| chance::hash(seed, Use::Split, &history.device_id).is_multiple_of(TEST_ONE_OF);
     let (test, learn) = histories.into_iter().partition(is_test);
     (learn, test)
-}
-
-fn has_vitals(history: &History) -> bool {
-    let there = |vital: Vital| history.readings.iter().any(|reading| !reading.vitals[vital.index()].is_nan());
-    Vital::ALL.into_iter().any(there)
 }
 
 fn train_on(learn: &[&History], options: &TrainOptions) -> Result<Model, TrainError> {

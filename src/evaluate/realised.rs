@@ -3,12 +3,12 @@
 
 use crate::model::episodes::Gather;
 use crate::model::evaluate::watched_ms;
+use crate::model::threads;
 use crate::model::{History, Model, TrainError};
 
 use super::alarms::BUDGETS;
 use super::figures::interval;
 use super::report::Realised;
-use super::threads;
 
 /// False alarm episodes per device and day under each budget. What really happened to the devices counts as false too.
 pub(super) fn rates(

@@ -1,10 +1,9 @@
 //! What the vitals of a group of devices are like, measured here and not taken from the model: events must have the same
 //! size whatever model is tested, and plain methods must not borrow from it.
 
+use crate::model::threads;
 use crate::model::{History, rules};
 use crate::reading::{VITALS, Vital, Vitals};
-
-use super::threads;
 
 /// One vital of a group of devices. All in the vital's unit.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -90,7 +90,8 @@ pub struct Card {
     pub profile: Option<Profile>,
 }
 
-/// Two models on events that were put into devices neither had learnt from.
+/// Two models on the same events, put into devices that were held back from the candidate. The champion may have learnt
+/// from them, in a training of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The name of the model that was in force.

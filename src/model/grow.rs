@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::forest::{DEPTH, Forest, LEAVES, Question, Tree};
+use super::threads;
 
 /// Bins of an input; the first is for what is absent.
 const BINS: usize = 64;
@@ -273,7 +274,7 @@ impl Growing<'_> {
             return fill(part);
         }
         let share = part.len().div_ceil(self.options.threads);
-        let parts = in_threads(part.chunks(share).map(|part| move || fill(part)));
+        let parts = threads::each(part.chunks(share).map(|part| move || fill(part)));
         parts
             .into_iter()
             .reduce(|mut sum, part| {
@@ -288,7 +289,7 @@ impl Growing<'_> {
         let share = inputs.len().div_ceil(self.options.threads).max(1);
         let ranges = (0..inputs.len()).step_by(share).map(|from| from..(from + share).min(inputs.len()));
         let search = |range| self.best_cut_of(leaves, inputs, range);
-        let bests = in_threads(ranges.map(|range| move || search(range)));
+        let bests = threads::each(ranges.map(|range| move || search(range)));
         // The first of equals, so that shares don't matter.
         let best = bests.into_iter().reduce(|best, other| if other.0 > best.0 { other } else { best })?;
         (best.0 > 0.0).then_some(best.1)
@@ -347,15 +348,6 @@ struct Leaf {
     rows: Vec<u32>,
     histogram: Histogram,
     place: usize,
-}
-
-/// Runs each job in a thread of its own; results in order of the jobs.
-fn in_threads<T: Send, F: FnOnce() -> T + Send>(jobs: impl Iterator<Item = F>) -> Vec<T> {
-    thread::scope(|scope| {
-        let jobs: Vec<_> = jobs.map(|job| scope.spawn(job)).collect();
-        // A thread's panic is this thread's: there is nothing sensible to go on with.
-        jobs.into_iter().map(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
 }
 
 #[cfg(test)]

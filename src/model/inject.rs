@@ -11,6 +11,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
 use super::population::Population;
+use super::rules;
 use crate::reading::{Reading, VITALS, Vital, Vitals};
 
 /// One event may begin in every so many hours …
@@ -211,7 +212,7 @@ impl<'a> Event<'a> {
                     Kind::Noise => value + self.noise * deviates[j] * population[j].within_sd(),
                 };
                 if !value.is_nan() && !changed.is_nan() {
-                    reading.vitals[j] = rounded(vital, changed);
+                    reading.vitals[j] = rules::shown(vital, changed);
                     *mark |= 1 << j;
                 }
             }
@@ -253,13 +254,6 @@ fn some_vitals(rng: &mut Pcg64Mcg) -> Vec<Vital> {
         vitals.swap(i, other);
     }
     vitals[..count].to_vec()
-}
-
-/// To the sensor's resolution, within what it can show.
-fn rounded(vital: Vital, value: f64) -> f64 {
-    let steps = (1.0 / vital.resolution()).round();
-    let (low, high) = super::rules::possible(vital);
-    (value.clamp(low, high) * steps).round() / steps
 }
 
 fn between(rng: &mut Pcg64Mcg, (low, high): (f64, f64)) -> f64 {

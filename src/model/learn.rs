@@ -1,7 +1,5 @@
 //! Forests from unlabelled histories: synthetic events are put into copies of them, and the forests learn to tell.
 
-use std::thread;
-
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -13,6 +11,7 @@ use super::inject::{INSIDE, inject};
 use super::population::Population;
 use super::score::{Observation, observe, units};
 use super::state::DeviceState;
+use super::threads;
 use super::training::History;
 use crate::reading::{VITALS, Vitals};
 
@@ -52,14 +51,16 @@ pub(super) struct Forests {
     pub row: Forest,
 }
 
-/// Learns the forests from these devices' histories. The same whatever the number of threads.
+/// Learns the forests from these devices' histories. The same whatever the number of threads, 0 for as many as the machine
+/// has.
 pub(super) fn learn(histories: &[&History], population: &Population, seed: u64, threads: usize) -> Forests {
+    let threads = threads::count(threads);
     let plan = Plan::of(histories, seed);
     let units = units(population);
     let context = Context { histories, population, units: &units, seed };
     let (head_edges, row_edges) = context.edges(&plan);
     let share = plan.jobs.len().div_ceil(threads).max(1);
-    let gather = |jobs: &[Job]| {
+    let gather = &|jobs: &[Job]| {
         let mut gathered = (Rows::new(head_edges.clone()), Rows::new(row_edges.clone()));
         for job in jobs {
             context.replay(job, &mut |seen, vitals, mark, rng| {
@@ -69,11 +70,7 @@ pub(super) fn learn(histories: &[&History], population: &Population, seed: u64, 
         }
         gathered
     };
-    let parts: Vec<_> = thread::scope(|scope| {
-        let parts: Vec<_> = plan.jobs.chunks(share).map(|jobs| scope.spawn(move || gather(jobs))).collect();
-        // A thread's panic is this thread's: there is nothing sensible to go on with.
-        parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
+    let parts = threads::each(plan.jobs.chunks(share).map(|jobs| move || gather(jobs)));
     let (mut heads, mut rows) = (Rows::new(head_edges.clone()), Rows::new(row_edges.clone()));
     for (head, row) in parts {
         heads.append(head);

@@ -16,7 +16,7 @@
 //! | [`news2`] | the early warning score that nurses know, for comparison |
 //! | [`training`] | unlabelled histories to a model |
 //! | `learn`, `inject`, `grow` | forests: rows to learn from, the synthetic events in them, growing |
-//! | [`synthetic`] | simulated bodies, from which the built-in model's forests learnt |
+//! | `synthetic` | simulated bodies, from which the built-in model's forests learnt |
 //! | [`calibrate`] | the alarm budget: a threshold from held-back devices |
 //! | [`evaluate`] | alarms against labels |
 //! | [`drift`] | recent readings beside those of training |
@@ -45,7 +45,8 @@ pub mod population;
 pub mod rules;
 pub mod score;
 pub mod state;
-pub mod synthetic;
+mod synthetic;
+pub(crate) mod threads;
 pub mod training;
 pub mod verdict;
 

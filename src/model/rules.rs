@@ -32,6 +32,13 @@ pub fn is_possible(vital: Vital, value: f64) -> bool {
     within(possible(vital), value)
 }
 
+/// A value as a sensor of this vital would show it: to its resolution, within what a body can have.
+pub(crate) fn shown(vital: Vital, value: f64) -> f64 {
+    let (low, high) = possible(vital);
+    let steps = (1.0 / vital.resolution()).round();
+    (value.clamp(low, high) * steps).round() / steps
+}
+
 fn within((low, high): (f64, f64), value: f64) -> bool {
     (low..=high).contains(&value)
 }

@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::inject::normal;
-use super::population::Population;
+use super::population::{Population, VitalPopulation};
+use super::rules;
 use super::training::History;
 use crate::reading::{NO_VITALS, Reading, VITALS, Vital, Vitals};
 
@@ -59,7 +60,7 @@ fn body(population: &Population, device: u64, seed: u64) -> History {
             }
             let moved =
                 unrest[j] * (offset[j] + own.noise.sqrt() * error) + own.within_sd() * (rhythm * day + WORK[j] * work);
-            vitals[j] = shown(Vital::ALL[j], own.centre + level[j] + moved);
+            vitals[j] = rules::shown(Vital::ALL[j], own.centre + level[j] + moved);
         }
         readings.push(Reading { ts_ms, arrived_ms: ts_ms, seq: None, vitals });
         ts_ms += interval_ms;
@@ -71,11 +72,7 @@ fn body(population: &Population, device: u64, seed: u64) -> History {
 const WORK: Vitals = [1.8, 1.0, 0.4, 0.3, -0.3, 1.5];
 
 /// A draw per vital of the given variance; what goes together shares a part.
-fn followed(
-    population: &Population,
-    rng: &mut Pcg64Mcg,
-    variance: impl Fn(&super::population::VitalPopulation) -> f64,
-) -> Vitals {
+fn followed(population: &Population, rng: &mut Pcg64Mcg, variance: impl Fn(&VitalPopulation) -> f64) -> Vitals {
     let draws: Vitals = std::array::from_fn(|_| normal(rng));
     std::array::from_fn(|j| {
         let draw = match FOLLOWS[j] {
@@ -84,11 +81,4 @@ fn followed(
         };
         draw * variance(&population[j]).sqrt()
     })
-}
-
-/// As a sensor shows it.
-fn shown(vital: Vital, value: f64) -> f64 {
-    let steps = (1.0 / vital.resolution()).round();
-    let (low, high) = super::rules::possible(vital);
-    (value.clamp(low, high) * steps).round() / steps
 }

@@ -13,7 +13,6 @@
 //! machine: sums are of whole numbers or in order of the devices' names, and functions come from `libm`.
 
 use std::sync::OnceLock;
-use std::thread;
 
 use thiserror::Error;
 
@@ -29,6 +28,7 @@ use super::rules;
 use super::score::{self, Assessment, Params};
 use super::state::DeviceState;
 use super::synthetic;
+use super::threads;
 
 /// False alarm episodes per device and day when nobody says otherwise.
 pub const DEFAULT_BUDGET: f64 = 0.25;
@@ -39,6 +39,13 @@ pub struct History {
     pub device_id: String,
     /// In order of their time: one that is older than its predecessor teaches nothing.
     pub readings: Vec<Reading>,
+}
+
+impl History {
+    /// Whether any reading has any vital.
+    pub fn has_vitals(&self) -> bool {
+        self.readings.iter().any(|reading| reading.vitals.iter().any(|value| !value.is_nan()))
+    }
 }
 
 /// How to train.
@@ -55,15 +62,6 @@ pub struct TrainOptions {
 impl Default for TrainOptions {
     fn default() -> Self {
         TrainOptions { seed: 1, alarms_per_device_day: DEFAULT_BUDGET, threads: 0 }
-    }
-}
-
-impl TrainOptions {
-    fn threads(&self) -> usize {
-        match self.threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        }
     }
 }
 
@@ -95,7 +93,7 @@ const MOST_VALUES: usize = 1024;
 /// [`TrainError`] when there is nothing to learn from, or an option can't be.
 pub fn train(histories: &[History], options: &TrainOptions) -> Result<Model, TrainError> {
     let budget = sound_budget(options.alarms_per_device_day)?;
-    let mut histories: Vec<&History> = histories.iter().filter(|history| has_vitals(history)).collect();
+    let mut histories: Vec<&History> = histories.iter().filter(|history| history.has_vitals()).collect();
     histories.sort_by(|a, b| a.device_id.cmp(&b.device_id));
     if histories.is_empty() {
         return Err(TrainError::NoData);
@@ -124,7 +122,6 @@ pub fn make_builtin(threads: usize) -> Model {
     let population = adults();
     let histories = synthetic::bodies(&population, 3_000, 1);
     let histories: Vec<&History> = histories.iter().collect();
-    let threads = TrainOptions { threads, ..TrainOptions::default() }.threads();
     let Forests { head, row } = learn(&histories, &population, 1, threads);
     let params = Params::new(population, head, row);
     let card = Card::builtin(&params);
@@ -133,13 +130,13 @@ pub fn make_builtin(threads: usize) -> Model {
 
 /// The devices that training with this seed holds back from the forests, if there are enough to hold any back.
 pub fn held_back(histories: &[History], seed: u64) -> Vec<&History> {
-    histories.iter().filter(|history| has_vitals(history) && fold_of(seed, &history.device_id) == HELD_FOLD).collect()
+    histories.iter().filter(|history| history.has_vitals() && fold_of(seed, &history.device_id) == HELD_FOLD).collect()
 }
 
 /// How a model sees these readings: what [`super::drift`] compares.
 pub fn profile(model: &Model, histories: &[History]) -> Profile {
     let histories: Vec<&History> = histories.iter().collect();
-    profile_of(&model.inner.params, &histories, TrainOptions::default().threads())
+    profile_of(&model.inner.params, &histories, 0)
 }
 
 fn profile_of(params: &Params, histories: &[&History], threads: usize) -> Profile {
@@ -153,7 +150,7 @@ fn profile_of(params: &Params, histories: &[&History], threads: usize) -> Profil
     };
     let mut sum = Profile::default();
     for part in histories.chunks(COUNT_DEVICES) {
-        in_shares(part, threads, of_device).iter().for_each(|profile| sum.add(profile));
+        threads::map(part, threads, of_device).iter().for_each(|profile| sum.add(profile));
     }
     sum
 }
@@ -192,10 +189,6 @@ pub(super) fn sound_budget(budget: f64) -> Result<f64, TrainError> {
     if budget > 0.0 && budget.is_finite() { Ok(budget) } else { Err(TrainError::Budget { budget }) }
 }
 
-fn has_vitals(history: &History) -> bool {
-    history.readings.iter().any(|reading| reading.vitals.iter().any(|value| !value.is_nan()))
-}
-
 /// Devices to learn from, in order of their names.
 struct Fleet<'a> {
     devices: Vec<Device<'a>>,
@@ -222,7 +215,7 @@ impl<'a> Fleet<'a> {
             series: series(history),
             fold: fold_of(options.seed, &history.device_id),
         };
-        Fleet { devices: in_shares(&histories, options.threads(), device), options }
+        Fleet { devices: threads::map(&histories, options.threads, device), options }
     }
 
     fn holds_back(&self) -> bool {
@@ -242,7 +235,7 @@ impl<'a> Fleet<'a> {
         let population = self.population(Some(HELD_FOLD));
         let taught: Vec<&History> =
             self.devices.iter().filter(|device| device.fold != HELD_FOLD).map(|device| device.history).collect();
-        let forests = learn(&taught, &population, self.options.seed, self.options.threads());
+        let forests = learn(&taught, &population, self.options.seed, self.options.threads);
         let params = Params::new(population, forests.head, forests.row);
         let watched = self.watch(|device| (device.fold == HELD_FOLD).then_some(&params));
         (params, watched)
@@ -280,7 +273,7 @@ impl<'a> Fleet<'a> {
         };
         let mut sum = Watched::default();
         for part in self.devices.chunks(COUNT_DEVICES) {
-            for one in in_shares(part, self.options.threads(), watch).iter().flatten() {
+            for one in threads::map(part, self.options.threads, watch).iter().flatten() {
                 sum.counts.add(&one.counts);
                 sum.profile.add(&one.profile);
             }
@@ -324,7 +317,7 @@ impl<'a> Fleet<'a> {
 const COUNT_DEVICES: usize = 64;
 
 /// A device's fold: FNV-1a of its name, then a finaliser (SplitMix64's) so that all bits count.
-pub(super) fn fold_of(seed: u64, device_id: &str) -> u64 {
+fn fold_of(seed: u64, device_id: &str) -> u64 {
     let hash = device_id
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -333,22 +326,7 @@ pub(super) fn fold_of(seed: u64, device_id: &str) -> u64 {
     (mixed ^ (mixed >> 31)) % FOLDS
 }
 
-/// What `work` makes of each item, in order, shared out to threads.
-fn in_shares<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let share = items.len().div_ceil(threads).max(1);
-    let work = &work;
-    thread::scope(|scope| {
-        let parts: Vec<_> =
-            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
-        // A thread's panic is this thread's: there is nothing sensible to go on with.
-        parts
-            .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
-}
-
-/// One device's sound values, about one an hour of each vital; of a long history, every so many.
+/// One device's sound values, about one an hour of each vital; of a long history, the newest.
 fn series(history: &History) -> [Series; VITALS] {
     let mut series: [Series; VITALS] = Default::default();
     for reading in &history.readings {

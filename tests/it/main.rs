@@ -6,6 +6,7 @@ mod compaction;
 mod faults;
 mod import;
 mod kill;
+mod models;
 mod program;
 mod readme;
 mod store;
