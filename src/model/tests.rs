@@ -25,6 +25,11 @@ fn stored(state: &DeviceState) -> Vec<u8> {
     bytes
 }
 
+/// The built-in model at a budget that lets tests see what it finds, not how much it must keep to itself.
+fn sensitive() -> Model {
+    Model::builtin().with_budget(1.0).unwrap()
+}
+
 /// A device with two days of ordinary minutes behind it.
 fn known_device(model: &Model, interval_ms: i64) -> (DeviceState, i64) {
     let mut state = model.new_state();
@@ -66,8 +71,8 @@ fn tally_of(model: &Model, bodies: Vec<super::bodies::Body>) -> (Tally, usize) {
 
 #[test]
 fn a_new_device_is_judged_against_the_population() {
-    let model = Model::builtin();
-    assert_eq!(model.id(), "builtin");
+    assert_eq!(Model::builtin().id(), "builtin");
+    let model = sensitive();
     let usual = model.score(&mut model.new_state(), 0, &USUAL);
     assert!(!usual.outlier && !usual.artifact && usual.cause == Cause::None, "{usual:?}");
     let shock = model.score(&mut model.new_state(), 0, &[160.0, 62.0, 35.0, 39.8, 82.0, 36.0]);
@@ -78,7 +83,7 @@ fn a_new_device_is_judged_against_the_population() {
 
 #[test]
 fn what_lasts_is_an_outlier_of_this_device_and_says_why() {
-    let model = Model::builtin();
+    let model = sensitive();
     let (mut state, start) = known_device(&model, MINUTE);
     let verdicts: Vec<Verdict> = (0..60)
         .map(|i| model.score(&mut state, start + i * MINUTE, &with(Vital::HeartRate, 128.0 - (i % 2) as f64)))
@@ -120,7 +125,7 @@ fn a_new_level_becomes_usual_in_the_end() {
 
 #[test]
 fn an_artifact_teaches_nothing_and_the_rest_of_the_reading_is_judged() {
-    let model = Model::builtin();
+    let model = sensitive();
     let (state, now) = known_device(&model, MINUTE);
     let mut wrong = state.clone();
     let verdict = model.score(&mut wrong, now, &with(Vital::Temperature, 98.6));
@@ -224,7 +229,8 @@ fn without_events_alarms_stay_within_the_budget_at_any_interval() {
 
 #[test]
 fn every_second_is_no_more_alarming_than_every_minute() {
-    let model = Model::builtin().with_budget(1.0).unwrap();
+    // A budget at which both are heard of.
+    let model = Model::builtin().with_budget(2.0).unwrap();
     let fleet = Fleet { devices: 24, days: 1, interval_ms: MINUTE, seed: 7, ..Fleet::default() };
     let minute = tally(&model, &fleet).0.false_alarms_per_device_day();
     let mut bodies = fleet.bodies();
@@ -244,7 +250,7 @@ fn every_second_is_no_more_alarming_than_every_minute() {
     }
     let second = tally_of(&model, bodies).0.false_alarms_per_device_day();
     println!("every second: {second:.3}, every minute: {minute:.3} alarms per device-day");
-    assert!(second <= minute + 0.25, "{second} {minute}");
+    assert!(minute > 0.1 && second <= minute + 0.25, "{second} {minute}");
 }
 
 #[test]
@@ -257,7 +263,7 @@ fn the_builtin_model_is_what_the_code_makes() {
 
 #[test]
 fn a_spike_among_close_readings_is_found_at_once_and_named() {
-    let model = Model::builtin();
+    let model = sensitive();
     let (mut state, now) = known_device(&model, MINUTE);
     let spike = model.score(&mut state, now, &with(Vital::RespiratoryRate, 38.0));
     assert!(spike.outlier && spike.cause == Cause::RespiratoryRateHigh, "{spike:?}");
