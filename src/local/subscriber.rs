@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::log::spool::{Appender, Ticket};
 
-/// How many packets may wait for the disk.
-const IN_FLIGHT: usize = 100;
+/// How many packets a broker can send without an answer: it has so many identifiers to give. So neither the packets that
+/// wait for the disk nor their acknowledgements ever fill the places that are kept for them, and reading goes on.
+const IN_FLIGHT: usize = u16::MAX as usize;
 
 /// The pauses between tries to reach the broker.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -55,9 +56,9 @@ pub async fn follow(
     let mut options = MqttOptions::new(format!("vitals-ingest-{}", std::process::id()), &upstream.host, upstream.port);
     options.set_manual_acks(true).set_clean_session(false).set_keep_alive(Duration::from_secs(30));
     options.set_max_packet_size(512 * 1024, 512 * 1024);
-    // Acknowledgements wait here until the event loop takes them; there are never more than packets in flight, so the
-    // two tasks can't wait for each other.
-    let (client, mut events) = AsyncClient::new(options, 2 * IN_FLIGHT + 16);
+    // Acknowledgements wait here until the event loop takes them. Were there too little room, the acknowledging task would
+    // wait for the event loop, and that for it.
+    let (client, mut events) = AsyncClient::new(options, IN_FLIGHT + 16);
     let (waiting, tickets) = mpsc::channel(IN_FLIGHT);
     let acknowledging = tokio::spawn(acknowledge(client.clone(), tickets));
     let (mut pause, mut connected_before) = (RETRY.0, false);
@@ -71,9 +72,11 @@ pub async fn follow(
                 (pause, connected_before) = (RETRY.0, true);
                 client.subscribe(filter, QoS::AtLeastOnce).await.context("subscribing")?;
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => {
+            Ok(Event::Incoming(Packet::Publish(mut publish))) => {
                 let device = publish.topic.rsplit('/').next().unwrap_or_default().to_owned();
-                let ticket = spool.enqueue(&device, &publish.payload).await?;
+                // The payload's bytes count in the spool's budget; only the identifier waits here.
+                let payload = std::mem::take(&mut publish.payload);
+                let ticket = spool.enqueue(&device, &payload).await?;
                 if waiting.send((ticket, publish)).await.is_err() {
                     break;
                 }
