@@ -4,11 +4,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{LakeArgs, progress::Progress};
-use crate::lake::{
-    clean,
-    compact::{CompactOptions, compact},
-    now_ms,
+use super::{LakeArgs, force::telling, progress::Progress, score::report};
+use crate::{
+    lake::{
+        State, Store, clean,
+        compact::{CompactOptions, compact},
+        now_ms,
+    },
+    score::{
+        ScoreOptions,
+        follow::Share,
+        load_model,
+        lock::{LockError, ScorerLock},
+        score_lake,
+    },
 };
 
 /// Turn closed days into large sorted files
@@ -34,9 +43,30 @@ pub struct CompactArgs {
     now: bool,
 }
 
+/// In a lake that is scored as it fills, days close only up to where the scorer has come. Where no process does that now,
+/// it is done here.
+async fn score_first(lake: &LakeArgs, store: &Store) -> anyhow::Result<()> {
+    let state = State::load(store).await?;
+    if !state.scoring {
+        return Ok(());
+    }
+    match ScorerLock::take(&lake.lake, Share::WHOLE) {
+        Ok(_lock) => {
+            let model = load_model(store, state.model()).await?;
+            let mut progress = Progress::spinner("score");
+            let scored = score_lake(store, &model, ScoreOptions::default(), telling(&mut progress)).await?;
+            progress.done(&report(&scored));
+            Ok(())
+        }
+        Err(LockError::Held { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
     let store = args.lake.open()?;
+    score_first(&args.lake, &store).await?;
     let options = CompactOptions { now_ms: now_ms(), running_day: args.now };
     let mut progress = Progress::spinner("compact");
     let mut days = 0;

@@ -40,6 +40,26 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     limited(seconds, text)
 }
 
+/// How often something is done: a second or more.
+///
+/// # Errors
+/// When the text is no duration, or is shorter.
+pub fn parse_period(text: &str) -> Result<Duration, String> {
+    let period = parse_duration(text)?;
+    if period < Duration::from_secs(1) { Err("must be 1 second or longer".to_owned()) } else { Ok(period) }
+}
+
+/// A duration in words, to its greatest whole unit: `1 d`, `90 s`.
+pub fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("min", 60)] {
+        if seconds >= length && seconds.is_multiple_of(length) {
+            return format!("{} {unit}", seconds / length);
+        }
+    }
+    format!("{seconds} s")
+}
+
 fn limited(seconds: f64, text: &str) -> Result<Duration, String> {
     if !(0.0..=LONGEST_S).contains(&seconds) {
         return Err(format!("`{text}` is longer than a hundred years"));
@@ -51,6 +71,13 @@ fn limited(seconds: f64, text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_told_in_whole_units() {
+        let told = |s| words(Duration::from_secs(s));
+        assert_eq!([told(86_400), told(7_200), told(90), told(120), told(0)], ["1 d", "2 h", "90 s", "2 min", "0 s"]);
+        assert!(parse_period("0.5").is_err() && parse_period("1").is_ok());
+    }
 
     #[test]
     fn durations_are_read() {

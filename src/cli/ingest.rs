@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::{LakeArgs, duration::parse_duration};
+use super::{LakeArgs, duration::parse_period};
 use crate::{
     ingest::worker::{Worker, WorkerOptions},
     local::{
@@ -36,7 +36,7 @@ pub struct IngestArgs {
     from: From,
 
     /// How long a landing file gathers: 30, 5m, 1h
-    #[arg(long, value_name = "TIME", default_value = "60", value_parser = window)]
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = parse_period)]
     window: Duration,
 
     /// What to subscribe to; with mqtt://
@@ -55,12 +55,6 @@ fn parse_from(text: &str) -> Result<From, String> {
         "spool" => Ok(From::Spool),
         _ => Ok(From::Mqtt(text.parse()?)),
     }
-}
-
-/// A landing file's window: a second or more, so that the lake is not made of crumbs.
-pub fn window(text: &str) -> Result<Duration, String> {
-    let window = parse_duration(text)?;
-    if window < Duration::from_secs(1) { Err("must be 1 second or longer".to_owned()) } else { Ok(window) }
 }
 
 /// Runs the command.

@@ -8,6 +8,7 @@ use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use anyhow::Context;
@@ -19,6 +20,7 @@ pub mod compact;
 pub mod demo;
 pub mod duration;
 pub mod evaluate;
+pub mod force;
 pub mod import;
 pub mod ingest;
 pub mod models;
@@ -88,7 +90,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => match explain(&error) {
             Some((code, text)) => {
-                eprintln!("error: {text}");
+                tell_as("ERROR", &text);
                 ExitCode::from(code)
             }
             None => ExitCode::SUCCESS,
@@ -222,6 +224,7 @@ pub fn explain(error: &anyhow::Error) -> Option<(u8, String)> {
 /// Sends messages to standard error.
 pub fn start_logging(verbose: u8, format: LogFormat) {
     use tracing_subscriber::EnvFilter;
+    JSON_MESSAGES.store(format == LogFormat::Json, Relaxed);
     let level = match verbose {
         0 => "warn",
         1 => "vitals=info,warn",
@@ -237,6 +240,28 @@ pub fn start_logging(verbose: u8, format: LogFormat) {
             log.with_ansi(colours).without_time().with_target(false).try_init()
         }
     };
+}
+
+/// Whether messages are to be read by machines.
+static JSON_MESSAGES: AtomicBool = AtomicBool::new(false);
+
+/// Says something to people on standard error; to machines, in the form of the log, where they asked for it.
+pub fn tell(text: &str) {
+    tell_as("INFO", text);
+}
+
+fn tell_as(level: &str, text: &str) {
+    if JSON_MESSAGES.load(Relaxed) {
+        let timestamp = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        let line = serde_json::json!({
+            "timestamp": timestamp, "level": level, "fields": { "message": text }, "target": "vitals"
+        });
+        eprintln!("{line}");
+    } else if level == "ERROR" {
+        eprintln!("error: {text}");
+    } else {
+        eprintln!("{text}");
+    }
 }
 
 /// Writes a file whole or not at all: beside its place first, then renamed.

@@ -5,13 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-use super::{Exit, LakeArgs, progress::Progress, score::report};
-use crate::{
-    lake::View,
-    model::Card,
-    score::{ScoreOptions, load_model, score_lake},
-    train,
-};
+use super::{Exit, LakeArgs, force::put_in_force};
+use crate::{lake::View, model::Card, score::load_model, train};
 
 /// List, show, check and promote the models of a lake
 ///
@@ -143,12 +138,7 @@ async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode>
 async fn promote(lake: LakeArgs, id: String) -> anyhow::Result<ExitCode> {
     let store = lake.open()?;
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
-    let mut progress = Progress::spinner("score");
-    let scored = score_lake(&store, &model, ScoreOptions::default(), |done| {
-        progress.at(done.readings, || format!("{} readings", done.readings));
-    })
-    .await?;
-    progress.done(&report(&scored));
+    put_in_force(&lake, &store, &model).await?;
     Ok(ExitCode::SUCCESS)
 }
 

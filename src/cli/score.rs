@@ -4,17 +4,25 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{LakeArgs, progress::Progress, train::ARTIFACT};
+use super::{LakeArgs, force::telling, progress::Progress, train::ARTIFACT};
 use crate::{
     lake::{View, now_ms},
     model::{Model, Verdict},
     reading::{Reading, Vital, file, time, valid_device_id},
-    score::{ScoreOptions, Scored, load_model, score_lake, scorer::Scorer},
+    score::{
+        ScoreOptions, Scored,
+        follow::{Follower, Share},
+        load_model,
+        lock::{LockError, ScorerLock},
+        score_lake,
+        scorer::Scorer,
+    },
 };
 
 /// Score the lake with the model in force, or a file with a model of a folder
@@ -25,6 +33,9 @@ use crate::{
 ///
 ///   # every stored day again
 ///   vitals score --again
+///
+///   # go on with what lands, until Ctrl-C (`vitals up` does it by itself)
+///   vitals score --follow
 ///
 ///   # without a lake: a row of scores for each row of a file, in its order
 ///   vitals score --data readings.csv --model model/ --out scores.csv
@@ -39,6 +50,14 @@ pub struct ScoreArgs {
     /// Also score the days again that this model has scored
     #[arg(long, conflicts_with = "data")]
     again: bool,
+
+    /// Go on with what lands, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["data", "again"])]
+    follow: bool,
+
+    /// Follow only a share of the partitions, where several processes do: 1/3, 2/3, 3/3; with --follow
+    #[arg(long, value_name = "I/N", requires = "follow", value_parser = share)]
+    share: Option<Share>,
 
     /// Score a file (CSV, NDJSON or Parquet, .gz too) instead of a lake
     #[arg(long, value_name = "FILE", requires = "out")]
@@ -64,19 +83,76 @@ pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
         score_file(data, &model, out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.follow {
+        return follow(&args.lake, args.share.unwrap_or(Share::WHOLE)).await;
+    }
     let store = args.lake.open()?;
     let view = View::open(&store).await?;
     if view.is_empty() {
         eprintln!("the lake is empty: `vitals import FILE` or `vitals up` fill it");
         return Ok(ExitCode::SUCCESS);
     }
+    let _lock = match ScorerLock::take(&args.lake.lake, Share::WHOLE) {
+        Ok(lock) => lock,
+        Err(LockError::Held { process, .. }) if !args.again => {
+            eprintln!("process {process} follows this lake: what lands gets its verdicts from that");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(e) => return Err(anyhow::Error::new(e).context("scoring every day again; stop that process first")),
+    };
     let model = load_model(&store, view.state.model()).await?;
     let mut progress = Progress::spinner("score");
-    let scored = score_lake(&store, &model, ScoreOptions { again: args.again }, |done| {
-        progress.at(done.readings, || format!("{} readings", done.readings));
-    })
-    .await?;
+    let options = ScoreOptions { again: args.again };
+    let scored = score_lake(&store, &model, options, telling(&mut progress)).await?;
     progress.done(&report(&scored));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `1/3`: the first of three.
+fn share(text: &str) -> Result<Share, String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u32>().ok()?, n.parse::<u32>().ok()?)));
+    match parts {
+        Some((index, of)) if index >= 1 && index <= of => Ok(Share { index: index - 1, of }),
+        _ => Err(format!("`{text}` is no share: write 1/3, 2/3 or 3/3")),
+    }
+}
+
+/// How often a follower looks at the lake, and how long it rests after a failure.
+const LOOK: Duration = Duration::from_secs(2);
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// Scores what lands until Ctrl-C; then keeps devices' states, so that the next start goes on from there.
+async fn follow(lake: &LakeArgs, share: Share) -> anyhow::Result<ExitCode> {
+    let store = lake.open()?;
+    let _lock = ScorerLock::take(&lake.lake, share)?;
+    let mut interrupted = super::on_interrupt();
+    eprintln!("following the lake in {}; Ctrl-C ends", lake.lake.display());
+    let mut follower = Follower::new(store, share);
+    let (mut readings, mut outliers) = (0, 0);
+    let mut progress = Progress::spinner("score");
+    while !*interrupted.borrow() {
+        let rest = match follower.look().await {
+            Ok(look) => {
+                readings += look.scored.readings;
+                outliers += look.scored.outliers;
+                if let Some(model) = look.promoted {
+                    eprintln!("{:>10} {model} is in force", "model");
+                }
+                progress.at(readings, || format!("{readings} readings, {outliers} outliers or artifacts"));
+                if look.again { Duration::ZERO } else { LOOK }
+            }
+            Err(e) => {
+                eprintln!("warning: {e:#}; trying again in {} s", AFTER_FAILURE.as_secs());
+                AFTER_FAILURE
+            }
+        };
+        tokio::select! {
+            _ = interrupted.wait_for(|stop| *stop) => {}
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+    follower.checkpoint(true).await?;
+    progress.done(&format!("{readings} readings, {outliers} of them outliers or artifacts"));
     Ok(ExitCode::SUCCESS)
 }
 

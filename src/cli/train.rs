@@ -1,26 +1,27 @@
 //! `vitals train`: learns what is normal.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{
     LakeArgs,
+    duration::{parse_period, words},
+    force::put_in_force,
     moment::{Moment, parse_moment},
     progress::Progress,
-    score::report,
 };
 use crate::{
-    lake::{View, now_ms},
+    lake::{Store, View, now_ms},
     model::{
         Model,
         artifact::Figures,
         training::{History, TrainOptions, train},
     },
     reading::file,
-    score::{ScoreOptions, load_model, score_lake},
-    train::{self, Sampler, Span},
+    score::load_model,
+    train::{self, Sampler, Span, due_in},
 };
 
 /// The name of the artifact in the folder of `--out`.
@@ -34,6 +35,9 @@ pub const ARTIFACT: &str = "model.bin";
 ///
 ///   # from the last month only, with a tighter alarm budget
 ///   vitals train --since 30d --alarms-per-device-day 0.1
+///
+///   # again every day, beside `vitals score --follow` (`vitals up` does it by itself)
+///   vitals train --every 1d
 ///
 ///   # without a lake: from a file, into a folder
 ///   vitals train --data readings.csv --out model/
@@ -71,6 +75,10 @@ pub struct TrainArgs {
     /// The same data and seed give the same model, to the bit
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+
+    /// Go on training, this long after the last model or the first readings: 12h, 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_period, conflicts_with = "data")]
+    every: Option<Duration>,
 
     /// When to put the model in force; better: unless it finds less than the one in force
     #[arg(long, value_enum, default_value_t = Promote::Better, conflicts_with = "data")]
@@ -112,12 +120,48 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let store = args.lake.open()?;
-    let view = View::open(&store).await?;
+    let Some(every) = args.every else {
+        return train_once(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
+    };
+    let mut interrupted = super::on_interrupt();
+    eprintln!("training every {}; Ctrl-C ends", words(every));
+    let mut wait = due_in(&store, every).await?.unwrap_or(IDLE);
+    loop {
+        tokio::select! {
+            _ = interrupted.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = match due_in(&store, every).await? {
+            Some(Duration::ZERO) => {
+                let trained = tokio::select! {
+                    _ = interrupted.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
+                    trained = train_once(&args, &store, span, options.clone()) => trained,
+                };
+                // What went wrong once may go well the next time: a service goes on.
+                trained.map_or_else(
+                    |e| {
+                        eprintln!("warning: {e:#}; trying again in {}", words(IDLE));
+                        IDLE
+                    },
+                    |()| every,
+                )
+            }
+            later => later.unwrap_or(IDLE),
+        };
+    }
+}
+
+/// How long a periodic training waits where there is nothing to learn from.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Learns from the lake, compares, and puts in force what is not worse.
+async fn train_once(args: &TrainArgs, store: &Store, span: Span, options: TrainOptions) -> anyhow::Result<()> {
+    let view = View::open(store).await?;
     let mut sampler = Sampler::default();
-    train::sample_lake(&store, &view, span, &mut sampler).await?;
+    train::sample_lake(store, &view, span, &mut sampler).await?;
     let histories = Arc::new(sampler.finish());
     let candidate = learn(histories.clone(), options).await?;
-    let (model, is_better) = match load_model(&store, view.state.model()).await {
+    let (model, is_better) = match load_model(store, view.state.model()).await {
         Ok(champion) => challenge(champion, candidate, histories, args.seed).await?,
         // A model of an older program, or a damaged one, must not keep a lake from getting a new one.
         Err(e) => {
@@ -125,19 +169,14 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             (candidate, true)
         }
     };
-    train::keep(&store, &model).await?;
+    train::keep(store, &model).await?;
     if args.promote == Promote::Never || (args.promote == Promote::Better && !is_better) {
         eprintln!("hint: `vitals models promote {}` puts it in force", model.id());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
-    let mut progress = Progress::spinner("score");
-    let scored = score_lake(&store, &model, ScoreOptions::default(), |done| {
-        progress.at(done.readings, || format!("{} readings", done.readings));
-    })
-    .await?;
-    progress.done(&report(&scored));
+    put_in_force(&args.lake, store, &model).await?;
     eprintln!("hint: `vitals query outliers` shows them");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Compares the new model with the one in force, on events put into held-back devices; gives the model with the outcome in

@@ -1,7 +1,7 @@
 //! Cleaning up: files that no picture of the lake needs any more.
 //!
 //! - Landing and scored files below the cut go a day after the state that moved the cut, but never a chain's head (it says
-//!   where the chain goes on).
+//!   where the chain goes on), and, where a scorer follows, no landing file that it would need after a crash.
 //! - Runs go when their name says that they were begun over two days ago and no state of the last two days names them.
 //! - States go after two days, but for the newest.
 
@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use object_store::path::Path;
 
 use super::{
-    landing,
+    epoch::Epoch,
+    landing::{self, SliceFile},
     layout::{self, Table},
     run,
     state::State,
@@ -31,8 +32,15 @@ pub async fn clean(store: &Store, now_ms: i64) -> Result<u64, StoreError> {
     let mut goes = Vec::new();
     // Whoever opened the lake within the last day may still be reading what the state of then shows.
     if let Some(old) = states.iter().rev().find(|state| now_ms - state.written_ms >= LANDING_KEPT_MS) {
-        goes.extend(below_cut(store, old, layout::LANDING).await?);
-        goes.extend(below_cut(store, old, layout::SCORED).await?);
+        let scorers = scorers(store, &states).await?;
+        let landing = below_cut(store, old, layout::LANDING).await?.into_iter();
+        let needed = |file: &SliceFile| {
+            scorers.iter().any(|epoch| {
+                epoch.as_ref().is_none_or(|epoch| file.first >= epoch.needs_from(&file.chain, file.partition))
+            })
+        };
+        goes.extend(landing.filter(|file| !needed(file)).map(|file| file.key));
+        goes.extend(below_cut(store, old, layout::SCORED).await?.into_iter().map(|file| file.key));
     }
     // A state is in force until the next one is written.
     let ended = states.windows(2).take_while(|pair| now_ms - pair[1].written_ms >= RUN_KEPT_MS).count();
@@ -48,6 +56,18 @@ pub async fn clean(store: &Store, now_ms: i64) -> Result<u64, StoreError> {
     Ok(count)
 }
 
+/// Where a scorer follows: how far the model in force and the one that is to take over have come, each `None` where it has
+/// not begun.
+async fn scorers(store: &Store, states: &[State]) -> Result<Vec<Option<Epoch>>, StoreError> {
+    let mut scorers = Vec::new();
+    if let Some(state) = states.last().filter(|state| state.scoring) {
+        for model in [Some(state.model()), state.candidate.as_deref()].into_iter().flatten() {
+            scorers.push(Epoch::newest(store, model).await?);
+        }
+    }
+    Ok(scorers)
+}
+
 /// Every state that is kept, oldest first.
 async fn states(store: &Store) -> Result<Vec<State>, StoreError> {
     let mut states = Vec::new();
@@ -61,15 +81,15 @@ async fn states(store: &Store) -> Result<Vec<State>, StoreError> {
 }
 
 /// Files of slices that end at or below their cut, but for each chain's last.
-async fn below_cut(store: &Store, state: &State, folder: &str) -> Result<Vec<Path>, StoreError> {
+async fn below_cut(store: &Store, state: &State, folder: &str) -> Result<Vec<SliceFile>, StoreError> {
     let files = landing::list(store, &folder.into()).await?;
-    let same_chain = |a: &landing::SliceFile, b: &landing::SliceFile| {
+    let same_chain = |a: &SliceFile, b: &SliceFile| {
         // Scored files of different models are different chains.
         a.key.prefix_matches(&parent(&b.key))
     };
     let not_heads = files.windows(2).filter(|pair| same_chain(&pair[0], &pair[1])).map(|pair| &pair[0]);
     let goes = not_heads.filter(|file| file.first < state.cut(&file.chain, file.partition).first);
-    Ok(goes.map(|file| file.key.clone()).collect())
+    Ok(goes.cloned().collect())
 }
 
 fn parent(key: &Path) -> Path {

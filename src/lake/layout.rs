@@ -5,6 +5,9 @@
 //! scored/<model>/<chain>/<partition:05>/<first:020>.parquet   the outliers found in it
 //! <table>/dt=<day>/<run>/part-<n:05>.parquet                  a closed day of readings, outliers or dead_letters
 //! models/<model>/model.bin                                    an artifact
+//! models/<model>/devices/<last day>-<hash>.bin                devices' states after the closed days
+//! models/<model>/devices/<epoch:010>/epoch.json               where the model began to follow the log
+//! models/<model>/devices/<epoch:010>/<chain>/<partition:05>/<next:020>.bin   devices' states there
 //! state/<n:010>.json                                          what is in force: the highest n
 //! ```
 //!
@@ -147,6 +150,27 @@ pub fn run_part(table: Table, day: Day, run: &str, part: usize) -> Path {
 /// A model's artifact.
 pub fn model_artifact(model: &str) -> Path {
     Path::from_iter([MODELS, model, "model.bin"])
+}
+
+/// `models/<model>/devices`: devices' states under a model.
+pub fn devices_folder(model: &str) -> Path {
+    Path::from_iter([MODELS, model, "devices"])
+}
+
+/// Devices' states after closed days; `name` says which days.
+pub fn days_checkpoint(model: &str, name: &str) -> Path {
+    devices_folder(model).join(name)
+}
+
+/// Where a model began to follow the log, for the `n`-th time.
+pub fn epoch_file(model: &str, n: u64) -> Path {
+    devices_folder(model).join(format!("{n:010}")).join("epoch.json")
+}
+
+/// Devices' states when everything of a partition below `next` was scored.
+pub fn log_checkpoint(model: &str, epoch: u64, chain: &str, partition: i32, next: i64) -> Path {
+    let folder = devices_folder(model).join(format!("{epoch:010}")).join(chain);
+    folder.join(format!("{partition:05}")).join(format!("{next:020}.bin"))
 }
 
 /// The state number `n`.

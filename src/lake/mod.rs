@@ -6,6 +6,7 @@
 //! | [`store`] | the object store beneath, and what the lake relies on |
 //! | [`landing`] | the chain of slices of one partition: one create-only write commits each |
 //! | [`state`] | what is in force: closed days, cuts, models, imports |
+//! | [`epoch`] | how far models have followed the log |
 //! | [`view`] | one consistent picture of it all |
 //! | [`scan`] | the rows of that picture, streamed |
 //! | [`merge`] | sorted rows of many files into one sorted stream, sent-twice rows dropped |
@@ -19,6 +20,7 @@
 pub mod clean;
 pub mod compact;
 pub mod encoding;
+pub mod epoch;
 pub mod import;
 pub mod landing;
 pub mod layout;

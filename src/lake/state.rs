@@ -42,6 +42,10 @@ pub struct State {
     /// Models that were in force before, oldest first.
     #[serde(default)]
     pub models_before: Vec<String>,
+    /// A model that is to take over: whoever follows the log scores with it as well, and puts it in force when it has come
+    /// as far as the one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
     /// Whether a scorer follows the landing files: then days close only up to where it has come.
     #[serde(default)]
     pub scoring: bool,
@@ -134,6 +138,7 @@ impl Default for State {
             days: BTreeMap::new(),
             model: None,
             models_before: Vec::new(),
+            candidate: None,
             scoring: false,
             imports: BTreeMap::new(),
         }
@@ -152,16 +157,19 @@ pub enum Commit {
 impl State {
     /// The state in force.
     pub async fn load(store: &Store) -> Result<State, StoreError> {
-        let entries = store.list(&layout::STATE.into()).await?;
-        let Some((n, key)) = entries.into_iter().filter_map(|e| Some((layout::parse_state(&e.key)?, e.key))).max()
-        else {
-            return Ok(State::default());
-        };
+        let Some(n) = State::newest(store).await? else { return Ok(State::default()) };
+        let key = layout::state_file(n);
         let state = State::read(store, &key).await?;
         if state.n != n {
             return Err(StoreError::Damaged { key, what: format!("it says that it is number {}", state.n) });
         }
         Ok(state)
+    }
+
+    /// The number of the state in force, where there is one.
+    pub async fn newest(store: &Store) -> Result<Option<u64>, StoreError> {
+        let entries = store.list(&layout::STATE.into()).await?;
+        Ok(entries.iter().filter_map(|entry| layout::parse_state(&entry.key)).max())
     }
 
     /// The state at `key`.

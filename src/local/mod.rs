@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod demo;
 pub mod pipeline;
+pub mod stages;
 pub mod subscriber;

@@ -44,6 +44,7 @@ pub struct Pipeline {
     broker: JoinHandle<()>,
     worker: JoinHandle<anyhow::Result<Ingested>>,
     failure: watch::Receiver<Option<String>>,
+    progress: watch::Receiver<Ingested>,
 }
 
 impl Pipeline {
@@ -58,6 +59,7 @@ impl Pipeline {
         let (hurry, hurried) = watch::channel(false);
         let options = WorkerOptions { window, hurry: Some(hurried), ..WorkerOptions::default() };
         let worker = Worker::new(spool.source(), store, options);
+        let progress = worker.progress();
         let (failed, failure) = watch::channel(None);
         let worker = tokio::spawn(async move {
             let outcome = worker.run(never()).await;
@@ -70,7 +72,7 @@ impl Pipeline {
             // An error means that the pipeline is gone, which stops the broker as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        Ok(Pipeline { spool, address, stop_broker, hurry, stats, broker, worker, failure })
+        Ok(Pipeline { spool, address, stop_broker, hurry, stats, broker, worker, failure, progress })
     }
 
     /// Where the broker listens.
@@ -96,6 +98,11 @@ impl Pipeline {
         self.hurry.send_replace(true);
         let done = self.worker.await.context("ingest ended badly")?;
         done.context("what was acknowledged is safe in the spool, and the next start stores it")
+    }
+
+    /// What ingest has done, as it goes.
+    pub fn progress(&self) -> watch::Receiver<Ingested> {
+        self.progress.clone()
     }
 
     /// What the broker counts.

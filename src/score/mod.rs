@@ -8,7 +8,10 @@
 //! |---|---|
 //! | [`scorer`] | a model and the state of every device |
 //! | [`rows`] | verdicts as rows of the lake |
-//! | [`checkpoint`] | devices' states after the closed days, so that scoring goes on where it ended |
+//! | [`checkpoint`] | devices' states in the lake, so that scoring goes on where it ended |
+//! | `followed` | one model's way along the log |
+//! | [`follow`] | the scorer that follows the lake: the model in force, and the one that is to take over |
+//! | [`lock`] | one scorer at a time in a folder |
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,22 +20,25 @@ use futures::TryStreamExt;
 
 use crate::{
     lake::{
-        Created, Day, Store, Table, View, encoding,
+        Day, Store, Table, View,
+        epoch::Epoch,
         landing::{self, SliceFile},
         layout,
         run::{self, RunWriter},
-        scan::{self, Offsets, Rows},
         state::{Commit, DayRuns, Run},
     },
     model::Model,
-    reading::columns,
 };
 
 pub mod checkpoint;
+pub mod follow;
+mod followed;
+pub mod lock;
 pub mod rows;
 pub mod scorer;
 
-use scorer::Scorer;
+use followed::{Followed, Hole};
+use scorer::{Scorer, States};
 
 /// What scoring has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,110 +65,122 @@ pub struct ScoreOptions {
 /// How often a lost race for the next state is tried again.
 const RACES: u32 = 20;
 
-/// Scores a lake with `model` and puts the model and its verdicts in force.
+/// Scores all that is stored with `model`, and puts the model and its verdicts in force. Nobody else may follow the log
+/// meanwhile: see [`lock`].
 pub async fn score_lake(
     store: &Store,
     model: &Model,
     options: ScoreOptions,
     mut told: impl FnMut(&Scored),
 ) -> anyhow::Result<Scored> {
+    let mut done = Scored { model: model.id().to_owned(), ..Scored::default() };
+    let mut again = options.again;
     for _ in 0..RACES {
         let view = View::open(store).await?;
-        let mut done = Scored { model: model.id().to_owned(), ..Scored::default() };
-        let mut scorer = Scorer::new(model);
-        let runs = score_days(store, &view, &mut scorer, options, &mut done, &mut told).await?;
-        score_landing(store, &view, &mut scorer, &mut done, &mut told).await?;
-        if put_in_force(store, view, model.id(), &runs).await? == Commit::Done {
+        let lacks = |runs: &DayRuns| runs.readings.is_some() && runs.scored_by.as_deref() != Some(model.id());
+        let resumed = match again || view.state.days.values().any(lacks) {
+            true => None,
+            false => Followed::resume(store, model).await?,
+        };
+        let wanted = Wanted { again, lacks: &lacks };
+        let (mut followed, mut found) = match resumed {
+            Some(followed) => (followed, DayOutliers::new()),
+            None => begin(store, &view, model, wanted, &mut done, &mut told).await?,
+        };
+        let landed = landing::list(store, &layout::LANDING.into()).await?;
+        if let Err(e) = take_all(&mut followed, store, &landed, &mut done, &mut told).await {
+            if !e.is::<Hole>() {
+                return Err(e);
+            }
+            (followed, found) = begin(store, &view, model, wanted, &mut done, &mut told).await?;
+            take_all(&mut followed, store, &landed, &mut done, &mut told).await?;
+        }
+        followed.checkpoint(store, false).await?;
+        if put_in_force(store, view, model.id(), &found).await? == Commit::Done {
             return Ok(done);
         }
+        // What was found is no longer known, and the days still lack it.
+        again = again && found.is_empty();
     }
     anyhow::bail!("the lake changed again and again while it was scored; run `vitals score` again")
 }
 
-/// New outlier runs of the days that were scored.
-type DayOutliers = BTreeMap<Day, (String, Option<Run>)>;
-
-/// Scores the closed days, from the last checkpoint on that still holds.
-async fn score_days(
+async fn take_all(
+    followed: &mut Followed,
     store: &Store,
-    view: &View,
-    scorer: &mut Scorer<'_>,
-    options: ScoreOptions,
-    done: &mut Scored,
-    told: &mut impl FnMut(&Scored),
-) -> anyhow::Result<DayOutliers> {
-    let model = scorer.model().id().to_owned();
-    let days: Vec<(Day, &DayRuns)> = view.state.days.iter().map(|(&day, runs)| (day, runs)).collect();
-    let scored = |runs: &DayRuns| !options.again && runs.scored_by.as_deref() == Some(&model);
-    let unscored_from = days.iter().position(|(_, runs)| !scored(runs)).unwrap_or(days.len());
-    let resumed = checkpoint::resume(store, scorer, &days[..unscored_from]).await?;
-    let name = run::new_name(crate::lake::now_ms());
-    let mut found = DayOutliers::new();
-    for &(day, runs) in &days[resumed..] {
-        let Some(readings) = &runs.readings else { continue };
-        let mut writer = RunWriter::new(store, Table::Outliers, day, &name);
-        let mut batches = run::rows(store, Table::Readings, day, readings);
-        while let Some(batch) = batches.try_next().await? {
-            let outliers = scorer.score(&batch)?;
-            // Days before `unscored_from` are only gone through again for the devices' states.
-            if !scored(runs) {
-                done.readings += batch.num_rows() as u64;
-                done.outliers += outliers.num_rows() as u64;
-                writer.write(&outliers).await?;
-            }
-            told(done);
-        }
-        if !scored(runs) {
-            done.days += 1;
-            found.insert(day, (readings.run.clone(), writer.finish().await?));
-        }
-    }
-    if resumed < days.len() {
-        checkpoint::save(store, scorer, &days).await.context("keeping the devices' states")?;
-    }
-    Ok(found)
-}
-
-/// Scores what is not in closed days yet, partition by partition in the order of the log.
-async fn score_landing(
-    store: &Store,
-    view: &View,
-    scorer: &mut Scorer<'_>,
+    landed: &[SliceFile],
     done: &mut Scored,
     told: &mut impl FnMut(&Scored),
 ) -> anyhow::Result<()> {
-    for file in &view.landing {
-        let mut footer = landing::footer(store, &file.key).await?;
-        let from = view.state.cut(&file.chain, file.partition).offset;
-        if footer.next <= from {
-            continue;
-        }
-        let rows = landing_rows(store, file, Offsets { from, to: footer.next }).await?;
-        done.readings += rows.num_rows() as u64;
-        let outliers = scorer.score_log(&rows)?;
-        done.outliers += outliers.num_rows() as u64;
-        (footer.readings, footer.dead) = (outliers.num_rows() as u64, 0);
-        let key = layout::scored_file(scorer.model().id(), &file.chain, file.partition, file.first);
-        let bytes = encoding::to_parquet(encoding::Shape::Scored, &[outliers], footer.key_values())?;
-        // Taken: another scorer found the same before us.
-        let _: Created = store.create(&key, bytes).await?;
-        done.slices += 1;
+    for file in landed {
+        followed.take(store, file, done).await?;
         told(done);
     }
     Ok(())
 }
 
-/// The readings of one landing file, which is a slice and so fits in memory.
-async fn landing_rows(store: &Store, file: &SliceFile, offsets: Offsets) -> anyhow::Result<arrow::array::RecordBatch> {
-    let mut batches = scan::open(store, &file.key, file.bytes, &columns::LANDING).await?;
-    let mut rows = Vec::new();
-    while let Some(batch) = batches.try_next().await? {
-        rows.push(
-            scan::conform(&scan::select(&batch, Rows::Readings, offsets)?, &columns::MERGED)
-                .map_err(anyhow::Error::msg)?,
-        );
+/// New outlier runs of the days that were scored, each with the run of readings that it belongs to.
+type DayOutliers = BTreeMap<Day, (String, Option<Run>)>;
+
+/// Which closed days get verdicts.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// All of them.
+    again: bool,
+    /// These.
+    lacks: &'a (dyn Fn(&DayRuns) -> bool + Sync),
+}
+
+impl Wanted<'_> {
+    fn wants(&self, runs: &DayRuns) -> bool {
+        self.again || (self.lacks)(runs)
     }
-    Ok(arrow::compute::concat_batches(&columns::MERGED, &rows)?)
+}
+
+/// Scores the closed days from the last checkpoint on that still holds, and begins to follow the log after them.
+async fn begin(
+    store: &Store,
+    view: &View,
+    model: &Model,
+    wanted: Wanted<'_>,
+    done: &mut Scored,
+    told: &mut impl FnMut(&Scored),
+) -> anyhow::Result<(Followed, DayOutliers)> {
+    let days: Vec<(Day, &DayRuns)> = view.state.days.iter().map(|(&day, runs)| (day, runs)).collect();
+    let known = days.iter().position(|(_, runs)| wanted.wants(runs)).unwrap_or(days.len());
+    let (states, resumed) = checkpoint::resume(store, model, &days[..known]).await?;
+    let nothing = States::default();
+    let mut scorer = Scorer::resume(model, states, &nothing);
+    let name = run::new_name(crate::lake::now_ms());
+    let mut found = DayOutliers::new();
+    for &(day, runs) in &days[resumed..] {
+        let Some(readings) = &runs.readings else { continue };
+        let wants = wanted.wants(runs);
+        let mut writer = RunWriter::new(store, Table::Outliers, day, &name);
+        let mut batches = run::rows(store, Table::Readings, day, readings);
+        while let Some(batch) = batches.try_next().await? {
+            let outliers = scorer.score(&batch)?;
+            // Days that have their verdicts are only gone through again for the devices' states.
+            if wants {
+                done.readings += batch.num_rows() as u64;
+                done.outliers += outliers.num_rows() as u64;
+                writer.write(&outliers).await?;
+            }
+            told(done);
+            tokio::task::yield_now().await;
+        }
+        if wants {
+            done.days += 1;
+            found.insert(day, (readings.run.clone(), writer.finish().await?));
+        }
+    }
+    let states = scorer.into_states();
+    let base = match days.is_empty() {
+        true => None,
+        false => Some(checkpoint::save(store, model, &states, &days).await?),
+    };
+    let epoch = Epoch::begin(store, model.id(), base, view.state.cut.clone()).await?;
+    Ok((Followed::new(model, epoch, states), found))
 }
 
 /// One state with the model and everything it found. A day whose readings changed meanwhile keeps its old verdicts and
@@ -181,7 +199,8 @@ async fn put_in_force(store: &Store, view: View, model: &str, found: &DayOutlier
             runs.scored_by = Some(model.to_owned());
         }
     }
-    if found.is_empty() && !changed_model {
+    let was_waited_for = next.candidate.take_if(|candidate| candidate == model).is_some();
+    if found.is_empty() && !changed_model && !was_waited_for {
         return Ok(Commit::Done);
     }
     Ok(next.commit(store).await?)

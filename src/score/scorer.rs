@@ -13,12 +13,36 @@ use crate::{
     reading::{NO_VITALS, Reading, Vital, columns},
 };
 
+/// The states of devices, in their stored form, which is half as large as the one that is worked with.
+#[derive(Debug, Default)]
+pub struct States(HashMap<Box<str>, Box<[u8; STATE_BYTES]>>);
+
+impl States {
+    /// How many devices.
+    pub fn devices(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes a device's state.
+    pub(super) fn insert(&mut self, device: &str, state: &DeviceState) {
+        self.0.insert(device.into(), Box::new(state.to_array()));
+    }
+
+    /// Every device's state, by name.
+    pub(super) fn sorted(&self) -> Vec<(&str, &[u8])> {
+        let mut states: Vec<(&str, &[u8])> = self.0.iter().map(|(device, s)| (device.as_ref(), s.as_slice())).collect();
+        states.sort_unstable_by_key(|(device, _)| *device);
+        states
+    }
+}
+
 /// Scores readings, each device with what it sent before. Memory: one state of at most 512 bytes, and its name, per
 /// device seen.
 pub struct Scorer<'a> {
     model: &'a Model,
-    /// In their stored form, which is half as large as the one that is worked with.
-    states: HashMap<Box<str>, Box<[u8; STATE_BYTES]>>,
+    states: States,
+    /// Where a device that is not among the states begins.
+    base: Option<&'a States>,
     /// The state that is worked with; its stored form in `states` may be older. Rows come device by device.
     open: Option<(Box<str>, DeviceState)>,
 }
@@ -80,7 +104,18 @@ impl ReadingColumns {
 impl<'a> Scorer<'a> {
     /// A scorer that has seen no device yet.
     pub fn new(model: &'a Model) -> Scorer<'a> {
-        Scorer { model, states: HashMap::new(), open: None }
+        Scorer { model, states: States::default(), base: None, open: None }
+    }
+
+    /// A scorer that goes on from `states`; a device that is not there begins as in `base`, or as never seen.
+    pub fn resume(model: &'a Model, states: States, base: &'a States) -> Scorer<'a> {
+        Scorer { model, states, base: Some(base), open: None }
+    }
+
+    /// What it has come to know.
+    pub fn into_states(mut self) -> States {
+        self.put_away();
+        self.states
     }
 
     /// Its model.
@@ -102,7 +137,8 @@ impl<'a> Scorer<'a> {
     /// Puts the open state away and opens a device's.
     fn open(&mut self, device: &str) -> &mut DeviceState {
         self.put_away();
-        let stored = self.states.get(device).map(|bytes| self.model.read_state(bytes.as_slice()));
+        let stored = self.states.0.get(device).or_else(|| self.base?.0.get(device));
+        let stored = stored.map(|bytes| self.model.read_state(bytes.as_slice()));
         // What `put_away` and `insert` keep is a state of this model, so it can be read.
         let state = stored.and_then(Result::ok).unwrap_or_else(|| self.model.new_state());
         &mut self.open.insert((device.into(), state)).1
@@ -110,28 +146,8 @@ impl<'a> Scorer<'a> {
 
     fn put_away(&mut self) {
         if let Some((device, state)) = self.open.take() {
-            self.states.insert(device, Box::new(state.to_array()));
+            self.states.0.insert(device, Box::new(state.to_array()));
         }
-    }
-
-    /// Every device's state in its stored form, by name.
-    pub(super) fn stored(&mut self) -> Vec<(&str, &[u8])> {
-        self.put_away();
-        let mut states: Vec<(&str, &[u8])> =
-            self.states.iter().map(|(device, bytes)| (device.as_ref(), bytes.as_slice())).collect();
-        states.sort_unstable_by_key(|(device, _)| *device);
-        states
-    }
-
-    /// Forgets every device.
-    pub(super) fn forget(&mut self) {
-        self.open = None;
-        self.states.clear();
-    }
-
-    /// Takes a device's stored state.
-    pub(super) fn insert(&mut self, device: &str, state: &DeviceState) {
-        self.states.insert(device.into(), Box::new(state.to_array()));
     }
 
     /// Scores rows in the order in which they stand (sorted by device and time), and gives the outliers among them.

@@ -16,14 +16,16 @@ use crate::{
     model::{
         Comparison, Model,
         artifact::Figures,
-        training::{self, History},
+        training::{self, History, TrainOptions},
     },
     reading::columns,
-    score::scorer::ReadingColumns,
+    score::{load_model, scorer::ReadingColumns},
 };
 
+pub mod periodic;
 pub mod sample;
 
+pub use periodic::due_in;
 pub use sample::Sampler;
 
 /// A stretch of time by the readings' own clocks, `[since, until)`, milliseconds since 1970 UTC.
@@ -72,6 +74,39 @@ fn take(sampler: &mut Sampler, rows: &ReadingColumns, span: Span) {
             sampler.push(rows.device(row), reading);
         }
     }
+}
+
+/// What came of [`renew`].
+#[derive(Debug)]
+pub struct Renewed {
+    /// The new model, which the lake has now.
+    pub model: Model,
+    /// Whether it is not worse than the one in force.
+    pub takes_over: bool,
+}
+
+/// Learns from a lake, compares what was learnt with the model in force, and keeps it.
+pub async fn renew(store: &Store, span: Span, options: &TrainOptions) -> anyhow::Result<Renewed> {
+    let view = View::open(store).await?;
+    let mut sampler = Sampler::default();
+    sample_lake(store, &view, span, &mut sampler).await?;
+    let histories = sampler.finish();
+    let champion = load_model(store, view.state.model()).await;
+    let options = options.clone();
+    let learnt = tokio::task::spawn_blocking(move || -> anyhow::Result<(Model, bool)> {
+        let candidate = training::train(&histories, &options)?;
+        Ok(match champion {
+            Ok(champion) => challenge(&champion, candidate, &histories, options.seed),
+            // A model of an older program, or a damaged one, must not keep a lake from getting a new one.
+            Err(e) => {
+                tracing::warn!("the new model is not compared with the one in force: {e:#}");
+                (candidate, true)
+            }
+        })
+    });
+    let (model, takes_over) = learnt.await.context("training")??;
+    keep(store, &model).await?;
+    Ok(Renewed { model, takes_over })
 }
 
 /// Keeps a model in the lake. The same model kept twice is one.

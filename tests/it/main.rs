@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod compaction;
 mod faults;
+mod follow;
 mod import;
 mod kill;
 mod models;

@@ -1,0 +1,265 @@
+//! What runs behind the broker in `vitals up`: the scorer, periodic training, compaction.
+//!
+//! Each is a loop of its own over the lake, and none waits for another. One that fails says so, and tries again later: what
+//! devices send is stored all the same.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    ingest::worker::Ingested,
+    lake::{
+        Day, State, Store, clean,
+        compact::{CompactOptions, compact},
+        now_ms,
+    },
+    model::training::TrainOptions,
+    score::follow::{Follower, Share, announce},
+    train::{self, Span, due_in},
+};
+
+/// How often the scorer looks at the whole lake where nobody tells it that something has landed …
+const LOOK: Duration = Duration::from_secs(30);
+/// … and how often it looks whether the state has changed, which costs one short listing.
+const GLANCE: Duration = Duration::from_secs(1);
+/// The first and the longest pause of a stage that has failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// How often it is asked whether a day is over, or training is due.
+const TICK: Duration = Duration::from_secs(30);
+
+/// What the stages have done so far, for a status line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The model in force.
+    pub model: String,
+    /// Readings that got their verdict, and the outliers and artifacts among them.
+    pub scored: u64,
+    pub outliers: u64,
+    /// Models trained, and put in force.
+    pub trained: u64,
+    pub promoted: u64,
+    /// Closed days.
+    pub closed: u64,
+    /// What has failed last, by stage, until it works again.
+    pub failing: Option<String>,
+}
+
+/// How the stages work.
+#[derive(Debug, Clone)]
+pub struct StageOptions {
+    /// How often to train; `None` never.
+    pub train_every: Option<Duration>,
+    pub training: TrainOptions,
+}
+
+/// Running stages.
+pub struct Stages {
+    standing: watch::Receiver<Standing>,
+    stop: watch::Sender<bool>,
+    scorer: JoinHandle<Follower>,
+    trainer: JoinHandle<()>,
+    compactor: JoinHandle<()>,
+}
+
+impl Stages {
+    /// Starts them; `landed` tells of what ingest writes.
+    pub fn start(store: &Store, options: StageOptions, landed: watch::Receiver<Ingested>) -> Stages {
+        let (stop, stopped) = watch::channel(false);
+        let (told, standing) = watch::channel(Standing::default());
+        let told = Arc::new(told);
+        let loops = Loop { store: store.clone(), told, stopped };
+        Stages {
+            standing,
+            stop,
+            scorer: tokio::spawn(loops.clone().score(landed)),
+            trainer: tokio::spawn(loops.clone().train(options)),
+            compactor: tokio::spawn(loops.compact()),
+        }
+    }
+
+    /// How they stand, as they go.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Ends them. What has landed by now gets its verdicts, and devices' states are kept; training is given up.
+    ///
+    /// # Errors
+    /// What kept the last verdicts from being written; the next start writes them.
+    pub async fn stop(self) -> anyhow::Result<Standing> {
+        self.stop.send_replace(true);
+        self.trainer.abort();
+        let mut follower = self.scorer.await?;
+        self.compactor.await?;
+        let mut standing = self.standing.borrow().clone();
+        let look = look(&mut follower).await?;
+        standing.scored += look.0;
+        standing.outliers += look.1;
+        follower.checkpoint(true).await?;
+        Ok(standing)
+    }
+}
+
+/// Looks until there is nothing more to do; gives the readings scored and the outliers among them.
+async fn look(follower: &mut Follower) -> anyhow::Result<(u64, u64)> {
+    let (mut readings, mut outliers) = (0, 0);
+    loop {
+        let look = follower.look().await?;
+        readings += look.scored.readings;
+        outliers += look.scored.outliers;
+        if !look.again {
+            return Ok((readings, outliers));
+        }
+    }
+}
+
+/// What every loop has.
+#[derive(Clone)]
+struct Loop {
+    store: Store,
+    told: Arc<watch::Sender<Standing>>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Comes back when somebody has put another state in force.
+async fn state_changes(store: &Store) {
+    let newest = async || State::newest(store).await.ok().flatten();
+    let before = newest().await;
+    loop {
+        tokio::time::sleep(GLANCE).await;
+        if newest().await != before {
+            return;
+        }
+    }
+}
+
+impl Loop {
+    /// Waits for one of these, or the stop; true for the stop.
+    async fn rest(&mut self, pause: Duration, woken: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            _ = self.stopped.wait_for(|stop| *stop) => true,
+            () = tokio::time::sleep(pause) => false,
+            () = woken => false,
+        }
+    }
+
+    fn failed(&self, stage: &str, error: &anyhow::Error, pause: Duration) {
+        tracing::warn!("{stage} stopped: {error:#}; trying again in {} s", pause.as_secs());
+        self.told.send_modify(|standing| standing.failing = Some(format!("{stage}: {error:#}")));
+    }
+
+    async fn score(mut self, mut landed: watch::Receiver<Ingested>) -> Follower {
+        let mut follower = Follower::new(self.store.clone(), Share::WHOLE);
+        let mut pause = RETRY.0;
+        loop {
+            let rest = match follower.look().await {
+                Ok(look) if look.again => Duration::ZERO,
+                Ok(look) => {
+                    pause = RETRY.0;
+                    self.told.send_modify(|standing| {
+                        standing.scored += look.scored.readings;
+                        standing.outliers += look.scored.outliers;
+                        standing.promoted += u64::from(look.promoted.is_some());
+                        standing.model = look.promoted.unwrap_or(look.scored.model);
+                        standing.failing.take_if(|failing| failing.starts_with(SCORING));
+                    });
+                    LOOK
+                }
+                Err(e) => {
+                    self.failed(SCORING, &e, pause);
+                    let rest = pause;
+                    pause = (pause * 2).min(RETRY.1);
+                    rest
+                }
+            };
+            let store = self.store.clone();
+            let changed = async {
+                tokio::select! {
+                    // Ingest that has ended writes nothing more, and then the stop comes.
+                    changed = landed.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                    () = state_changes(&store) => {}
+                }
+            };
+            if self.rest(rest, changed).await {
+                return follower;
+            }
+        }
+    }
+
+    async fn train(mut self, options: StageOptions) {
+        let Some(every) = options.train_every else { return };
+        let mut failed = RETRY.0;
+        loop {
+            let pause = match due_in(&self.store, every).await {
+                Ok(Some(Duration::ZERO)) => match self.renew(&options.training).await {
+                    // Not at once, even where nothing new was learnt and the same model was kept again.
+                    Ok(()) => every,
+                    Err(e) => {
+                        failed = (failed * 2).min(every.max(RETRY.1));
+                        self.failed(TRAINING, &e, failed);
+                        failed
+                    }
+                },
+                Ok(Some(wait)) => wait,
+                Ok(None) => TICK,
+                Err(e) => {
+                    self.failed(TRAINING, &e, RETRY.1);
+                    RETRY.1
+                }
+            };
+            if self.rest(pause, std::future::pending()).await {
+                return;
+            }
+        }
+    }
+
+    /// Trains, and names the model for the scorer to take over where it is not worse than the one in force.
+    async fn renew(&self, training: &TrainOptions) -> anyhow::Result<()> {
+        let renewed = train::renew(&self.store, Span::ALL, training).await?;
+        tracing::info!(model = renewed.model.id(), better = renewed.takes_over, "trained");
+        if renewed.takes_over {
+            announce(&self.store, renewed.model.id()).await?;
+        }
+        self.told.send_modify(|standing| {
+            standing.trained += 1;
+            standing.failing.take_if(|failing| failing.starts_with(TRAINING));
+        });
+        Ok(())
+    }
+
+    async fn compact(mut self) {
+        let mut done: Option<Day> = None;
+        loop {
+            let now_ms = now_ms();
+            let mut pause = TICK;
+            if done != Some(Day::of(now_ms)) {
+                match self.close_days(now_ms).await {
+                    Ok(()) => done = Some(Day::of(now_ms)),
+                    Err(e) => {
+                        pause = RETRY.1;
+                        self.failed(COMPACTION, &e, pause);
+                    }
+                }
+            }
+            if self.rest(pause, std::future::pending()).await {
+                return;
+            }
+        }
+    }
+
+    async fn close_days(&self, now_ms: i64) -> anyhow::Result<()> {
+        let closed = compact(&self.store, CompactOptions { now_ms, running_day: false }, |_| ()).await?;
+        let removed = clean::clean(&self.store, now_ms).await?;
+        tracing::info!(days = closed.len(), removed, "compacted");
+        self.told.send_modify(|standing| {
+            standing.closed += closed.len() as u64;
+            standing.failing.take_if(|failing| failing.starts_with(COMPACTION));
+        });
+        Ok(())
+    }
+}
+
+const SCORING: &str = "scoring";
+const TRAINING: &str = "training";
+const COMPACTION: &str = "compaction";
