@@ -22,8 +22,10 @@
 //! | [`model`] | what is normal for a device, what is an outlier, and why |
 //! | [`evaluate`] | what the model finds of events put into held-back devices, beside plainer methods |
 //! | [`train`] | a sample of the lake → a model |
-//! | [`score`] | verdicts on everything stored |
+//! | [`score`] | verdicts on everything stored, and on what is being stored |
 //! | [`query`] | SQL over the views, and how answers are shown |
+//! | [`report`] | what the lake says of devices, as one HTML page, in a file or served |
+//! | [`verify`] | what was sent against what is stored |
 //! | [`local`] | the embedded broker, and the stages in one process |
 //! | [`cli`] | one file per command |
 
@@ -36,6 +38,8 @@ pub mod log;
 pub mod model;
 pub mod query;
 pub mod reading;
+pub mod report;
 pub mod score;
 pub mod simulate;
 pub mod train;
+pub mod verify;

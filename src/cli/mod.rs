@@ -17,21 +17,27 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::lake::Store;
 
 pub mod compact;
+pub mod completions;
+pub mod config;
 pub mod demo;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
 pub mod import;
+pub mod info;
 pub mod ingest;
+pub mod man;
 pub mod models;
 pub mod models_check;
 pub mod moment;
 pub mod progress;
 pub mod query;
+pub mod report;
 pub mod score;
 pub mod simulate;
 pub mod train;
 pub mod up;
+pub mod verify;
 
 /// Carries human vital signs from a fleet of small devices to answers
 ///
@@ -63,6 +69,11 @@ pub struct Cli {
     /// How to write messages
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, env = "VITALS_LOG_FORMAT")]
     pub log_format: LogFormat,
+
+    /// Take values for flags from this file [default: vitals.toml of the current folder, where there is one]
+    // Read before everything else is parsed, by `config::parse`: it decides what the defaults are.
+    #[arg(long, value_name = "FILE", global = true, env = "VITALS_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// The form of messages on standard error.
@@ -74,7 +85,10 @@ pub enum LogFormat {
 
 /// The program: reads the command line, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, origins) = match config::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(refused) => return refused.tell(),
+    };
     start_logging(cli.verbose, cli.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -83,7 +97,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(cli.run());
+    let outcome = runtime.block_on(cli.run(&origins));
     // Reads and writes still under way on other threads have nobody left who waits for them.
     runtime.shutdown_background();
     match outcome {
@@ -112,11 +126,17 @@ pub enum Command {
     Score(score::ScoreArgs),
     Models(models::ModelsArgs),
     Query(query::QueryArgs),
+    Report(report::ReportArgs),
+    Verify(verify::VerifyArgs),
+    Info(info::InfoArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Cli {
-    /// Does what was asked.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    /// Does what was asked; `origins` say where its settings come from.
+    pub async fn run(self, origins: &config::Origins) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(args).await,
@@ -129,6 +149,12 @@ impl Cli {
             Command::Score(args) => score::run(args).await,
             Command::Models(args) => models::run(args).await,
             Command::Query(args) => query::run(args).await,
+            Command::Report(args) => report::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
+            Command::Info(args) => info::run(args, origins).await,
+            Command::Config(args) => config::run(args, origins),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::Ordering::Relaxed,
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     LakeArgs,
@@ -21,11 +22,13 @@ use super::{
 };
 use crate::{
     ingest::worker::Ingested,
+    lake::Store,
     local::{
         pipeline::{Pipeline, describe, describe_broker},
         stages::{StageOptions, Stages, Standing},
     },
     model::training::TrainOptions,
+    report::{Access, LakeSource, ReportOptions, Server},
     score::{
         follow::Share,
         lock::{LockError, ScorerLock},
@@ -64,6 +67,18 @@ pub struct UpArgs {
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = train_every)]
     train_every: TrainEvery,
 
+    /// Where the report is served, or `off`; addresses that others can reach need a token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = listen)]
+    listen: Listen,
+
+    /// The file of the token (16 to 128 letters and digits) that whoever opens the report must know; or VITALS_REPORT_TOKEN
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A name under which others reach the report, where it does not listen on loopback
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+
     /// False alarms that a device may raise per day
     #[arg(long, value_name = "RATE", default_value_t = 0.25, value_parser = parse_budget)]
     alarms_per_device_day: f64,
@@ -75,6 +90,14 @@ struct TrainEvery(Option<Duration>);
 
 fn train_every(text: &str) -> Result<TrainEvery, String> {
     if text == "never" { Ok(TrainEvery(None)) } else { parse_period(text).map(|every| TrainEvery(Some(every))) }
+}
+
+/// Where the report is served.
+#[derive(Debug, Clone, Copy)]
+struct Listen(Option<SocketAddr>);
+
+fn listen(text: &str) -> Result<Listen, String> {
+    if text == "off" { Ok(Listen(None)) } else { address(text).map(|address| Listen(Some(address))) }
 }
 
 /// An address of this machine; `localhost` is its IPv4 one, as devices that look the name up find either.
@@ -94,6 +117,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     let folder = &args.lake.lake;
     let store = args.lake.create()?;
+    let report = report_server(&args, &store).await?;
     let mut interrupted = super::on_interrupt();
     let pipeline = Pipeline::start(folder, store.clone(), args.broker, args.window).await?;
     let _lock = take_scorer(folder)?;
@@ -102,9 +126,14 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         training: TrainOptions { alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() },
     };
     let stages = Stages::start(&store, options, pipeline.progress());
+    let (stop_report, stopped) = watch::channel(false);
+    let report = report.map(|server| (server.address(), tokio::spawn(server.run(stopped))));
     tell(&format!("broker on mqtt://{}, lake in {}; Ctrl-C ends", pipeline.broker(), folder.display()));
     let training = args.train_every.0.map_or_else(|| "never".to_owned(), |every| format!("every {}", words(every)));
     tell(&format!("files every {}, scored as they come; training {training}", words(args.window)));
+    if let Some((address, _)) = &report {
+        tell(&format!("report on http://{address}/"));
+    }
     tell("hint: `vitals simulate` publishes to it, `vitals query outliers` asks");
     let failed = tokio::select! {
         _ = interrupted.wait_for(|stop| *stop) => None,
@@ -115,6 +144,10 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let stats = pipeline.stats();
     let stored = pipeline.stop().await;
     let judged = stages.stop().await;
+    stop_report.send_replace(true);
+    if let Some((_, server)) = report {
+        server.await.context("the report's server ended badly")?;
+    }
     describe_broker(&stats).iter().for_each(|told| tell(&format!("broker: {told}")));
     if let Some(failed) = failed {
         return Err(failed);
@@ -122,6 +155,35 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     tell(&describe(&stored?));
     tell(&describe_stages(&judged.context("what is stored gets its verdicts at the next start")?));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The environment variable of the report's token.
+const TOKEN: &str = "VITALS_REPORT_TOKEN";
+
+/// The report's server, not running yet: what is wrong with it is better said before anything begins.
+async fn report_server(args: &UpArgs, store: &Store) -> anyhow::Result<Option<Server>> {
+    let Some(address) = args.listen.0 else { return Ok(None) };
+    let token = match &args.token_file {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("reading the token `{}`", path.display()))?;
+            Some(text.trim().to_owned())
+        }
+        None => std::env::var(TOKEN).ok(),
+    };
+    if token.is_none() && !address.ip().is_loopback() {
+        return Err(super::Exit::usage(format!(
+            "`--listen {address}` is open to others: name a token that they must know, by `--token-file` or {TOKEN}"
+        )));
+    }
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("serving the report on {address}; `--listen` names another address, or `off`"))?;
+    // The page asks for the devices that people look at.
+    let lake_name = args.lake.lake.display().to_string();
+    let options = ReportOptions { series_devices: 0, lake_name, live: true, ..ReportOptions::default() };
+    let access = Access { token, names: args.host.clone() };
+    Server::new(listener, access, LakeSource::new(store.clone(), options)).map(Some)
 }
 
 /// The right to score; another `up` has been told apart by the spool before.

@@ -221,10 +221,11 @@ class Lab:
         self.wait_until(lambda: self.count(lake, table, where) >= expected, what, every_s=0.3)
         equal(self.count(lake, table, where), expected, what)
 
-    def up(self, lake: Path = None, port: int = 0, more=()) -> Process:
-        """Starts `vitals up`, by default on a new lake and a free port. Has `lake` and `port`."""
+    def up(self, lake: Path = None, port: int = 0, listen: str = "off", more=()) -> Process:
+        """Starts `vitals up`, by default on a new lake and a free port, without its report. Has `lake` and `port`."""
         lake = lake or self.folder / f"lake-{next(self.numbers):02}"
-        argv = [self.program, "up", "--broker", f"127.0.0.1:{port}", "--window", "1", "--lake", lake, *more]
+        where = ["--broker", f"127.0.0.1:{port}", "--listen", listen, "--lake", lake]
+        argv = [self.program, "up", *where, "--window", "1", *more]
         server = self.start("vitals-up", argv)
         address = re.compile(r"broker on mqtt://127\.0\.0\.1:(\d+)")
         self.wait_until(lambda: address.search(server.text()), "`vitals up` says where its broker is", alive=server)

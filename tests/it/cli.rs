@@ -379,9 +379,13 @@ fn a_port_or_a_spool_in_use_is_named() {
     let folder = folder();
     let up = Up::start(folder.path());
     let (busy, other) = (format!("127.0.0.1:{}", up.port), ["--broker", "127.0.0.1:0"]);
-    let ran = vitals(folder.path(), &["up", "--lake", "another", "--broker", &busy]);
+    let ran = vitals(folder.path(), &["up", "--lake", "another", "--broker", &busy, "--listen", "off"]);
     assert!(ran.code == Some(1) && ran.err.contains(&format!("{busy} is in use")), "{ran:?}");
-    for words in [&["up", other[0], other[1]][..], &["ingest"], &["ingest", "--from", &format!("mqtt://{busy}")]] {
+    for words in [
+        &["up", other[0], other[1], "--listen", "off"][..],
+        &["ingest"],
+        &["ingest", "--from", &format!("mqtt://{busy}")],
+    ] {
         let ran = vitals(folder.path(), words);
         assert!(ran.code == Some(1) && ran.err.contains("is in use by process"), "{words:?}: {ran:?}");
     }

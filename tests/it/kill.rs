@@ -21,7 +21,7 @@ struct Up {
 impl Up {
     fn start(lake: &Path) -> Up {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vitals"))
-            .args(["up", "--broker", "127.0.0.1:0", "--window", "1", "--lake"])
+            .args(["up", "--broker", "127.0.0.1:0", "--listen", "off", "--window", "1", "--lake"])
             .arg(lake)
             .stderr(Stdio::piped())
             .spawn()

@@ -25,7 +25,16 @@ impl From<Output> for Ran {
 /// `vitals` in a folder, with nothing of the tester's own settings.
 pub fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vitals"));
-    for name in ["VITALS_LAKE", "VITALS_BROKER", "VITALS_LOG", "VITALS_LOG_FORMAT", "COLUMNS", "NO_COLOR"] {
+    for name in [
+        "VITALS_LAKE",
+        "VITALS_BROKER",
+        "VITALS_CONFIG",
+        "VITALS_REPORT_TOKEN",
+        "VITALS_LOG",
+        "VITALS_LOG_FORMAT",
+        "COLUMNS",
+        "NO_COLOR",
+    ] {
         command.env_remove(name);
     }
     command.current_dir(folder).stdin(Stdio::null());
@@ -51,7 +60,7 @@ pub struct Up {
 
 impl Up {
     pub fn start(folder: &Path) -> Up {
-        let words = ["up", "--broker", "127.0.0.1:0", "--window", "1"];
+        let words = ["up", "--broker", "127.0.0.1:0", "--listen", "off", "--window", "1"];
         let mut child = program(folder).args(words).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();

@@ -1,0 +1,205 @@
+//! `vitals info`: which program, which configuration, which lake, and how it stands.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+
+use super::{LakeArgs, config::Origins};
+use crate::{
+    lake::{State, Store, layout::Day},
+    reading::time::format_rfc3339_ms,
+};
+
+mod lake;
+mod machine;
+
+use lake::{Contents, Held};
+use machine::Machine;
+
+/// Say which program, configuration and lake this is, and how the lake stands
+///
+/// Examples:
+///
+///   vitals info
+///   vitals info --lake ward7 --output json
+///
+/// Nothing is changed, and no readings are read: counts are those that files carry. A lake that is not there is told and
+/// is no failure; a damaged one ends with 1.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+
+    /// How it is written
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Info {
+    schema_version: u32,
+    version: &'static str,
+    /// Where commands work.
+    target: &'static str,
+    target_why: &'static str,
+    /// The configuration file in use.
+    config: Option<PathBuf>,
+    lake: Lake,
+    machine: Machine,
+    /// What is wrong, in words.
+    problems: Vec<String>,
+}
+
+/// The lake, as far as it can be seen.
+#[derive(Debug, Serialize)]
+struct Lake {
+    folder: PathBuf,
+    /// Which setting named it.
+    origin: String,
+    exists: bool,
+    held: Vec<Held>,
+    /// The number of the state in force; 0 where nothing has been decided yet.
+    state: Option<u64>,
+    state_written: Option<String>,
+    model: Option<String>,
+    closed_days: Option<usize>,
+    first_day: Option<Day>,
+    last_day: Option<Day>,
+    #[serde(flatten)]
+    contents: Contents,
+}
+
+/// Runs the command.
+pub async fn run(args: InfoArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
+    let info = gather(&args.lake, origins).await;
+    super::say(&match args.output {
+        Output::Text => text(&info),
+        Output::Json => serde_json::to_string_pretty(&info)?,
+    })?;
+    info.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    Ok(if info.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
+    let mut problems: Vec<String> = origins.problem.iter().cloned().collect();
+    let folder = args.lake.clone();
+    let mut lake = Lake {
+        origin: origins.of("lake").unwrap_or_else(|| "default".to_owned()),
+        exists: super::is_lake(&folder),
+        held: lake::held(&folder, &mut problems),
+        folder,
+        state: None,
+        state_written: None,
+        model: None,
+        closed_days: None,
+        first_day: None,
+        last_day: None,
+        contents: Contents::default(),
+    };
+    if let Err(error) = lake.folder.read_dir() {
+        if error.kind() != std::io::ErrorKind::NotFound {
+            problems.push(format!("can't use `{}` as a lake: {error}", lake.folder.display()));
+        }
+    } else if lake.exists {
+        match lake::open(&lake.folder) {
+            Ok(store) => look(&store, &mut lake, &mut problems).await,
+            Err(error) => problems.push(format!("can't use `{}` as a lake: {error}", lake.folder.display())),
+        }
+    }
+    let machine = Machine::of_this_process();
+    problems.extend(machine.problem());
+    Info {
+        schema_version: 1,
+        version: env!("CARGO_PKG_VERSION"),
+        target: "local",
+        target_why: "the only one so far: log and lake are folders of this machine",
+        config: origins.file.clone(),
+        lake,
+        machine,
+        problems,
+    }
+}
+
+/// Fills in what the lake's state and the footers of its files say.
+async fn look(store: &Store, lake: &mut Lake, problems: &mut Vec<String>) {
+    let state = match State::load(store).await {
+        Ok(state) => state,
+        // Nothing else means anything without it.
+        Err(error) => return problems.push(error.to_string()),
+    };
+    lake.state = Some(state.n);
+    lake.state_written = (state.n > 0).then(|| format_rfc3339_ms(state.written_ms));
+    lake.model = Some(state.model().to_owned());
+    lake.closed_days = Some(state.days.len());
+    lake.first_day = state.days.keys().next().copied();
+    lake.last_day = state.days.keys().next_back().copied();
+    if let Err(error) = crate::score::load_model(store, state.model()).await {
+        problems.push(format!("the model in force: {error:#}"));
+    }
+    lake.contents = lake::contents(store, &state, problems).await;
+}
+
+fn text(info: &Info) -> String {
+    let mut lines = Vec::new();
+    let mut line = |what: &str, said: String| lines.push(format!("{what:<10} {said}"));
+    line("vitals", info.version.to_owned());
+    line("target", format!("{}, {}", info.target, info.target_why));
+    let config = info.config.as_ref().map(|file| file.display().to_string());
+    line("config", config.unwrap_or_else(|| "no file".to_owned()));
+    let lake = &info.lake;
+    line("lake", format!("{} ({})", lake.folder.display(), lake.origin));
+    if !lake.exists {
+        line("", "there is no lake there: `vitals import FILE` or `vitals up` makes one".to_owned());
+    }
+    for held in &lake.held {
+        line("held", held.describe());
+    }
+    if let (Some(n), Some(model)) = (lake.state, &lake.model) {
+        let written = lake.state_written.as_ref().map_or_else(String::new, |at| format!(", written {at}"));
+        line("state", format!("{n}{written}"));
+        line("model", model.clone());
+        line("closed", days(lake));
+        line("readings", readings(&lake.contents));
+        let nothing = || match lake.last_day {
+            Some(_) => "nothing since days were closed".to_owned(),
+            None => "nothing yet".to_owned(),
+        };
+        line("arrived", lake.contents.last_arrival.clone().unwrap_or_else(nothing));
+    }
+    line("machine", info.machine.describe());
+    lines.join("\n")
+}
+
+fn days(lake: &Lake) -> String {
+    match (lake.first_day, lake.last_day) {
+        (Some(first), Some(last)) if first != last => {
+            format!("{} days, {first} to {last}", lake.closed_days.unwrap_or_default())
+        }
+        (Some(day), _) => day.to_string(),
+        _ => "no days".to_owned(),
+    }
+}
+
+fn readings(contents: &Contents) -> String {
+    let about = if contents.exact { "" } else { "at most " };
+    format!(
+        "{about}{}, {} of them in closed days; {} in files of readings",
+        HumanCount(contents.readings),
+        HumanCount(contents.closed_readings),
+        HumanBytes(contents.bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests;

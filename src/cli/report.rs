@@ -1,0 +1,89 @@
+//! `vitals report`: what the lake says of devices, as one HTML page.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{
+    LakeArgs,
+    moment::{Moment, parse_moment},
+    progress::Progress,
+};
+use crate::{
+    lake::now_ms,
+    report::{Page, ReportOptions, collect},
+};
+
+/// Write one HTML page: which devices need a look and why, and their vitals
+///
+/// Examples:
+///
+///   vitals report
+///
+///   # a week, of one ward's lake, to a file of its own
+///   vitals report --since 7d --lake ward7 --out ward7.html
+///
+///   # one device
+///   vitals report --device bed_7
+///
+/// The page holds everything that it shows: it opens from the file alone and asks nobody for anything. The report is of
+/// the 24 hours before the newest reading unless `--since` or `--until` say otherwise. `vitals up` serves the same page
+/// with fresh data.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+
+    /// Where to write the page
+    #[arg(long, value_name = "FILE", default_value = "vitals-report.html")]
+    out: PathBuf,
+
+    /// From when: 7d, 24h, 2026-01-31, 2026-01-31T05:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    since: Option<Moment>,
+
+    /// Until when
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    until: Option<Moment>,
+
+    /// This device only
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+
+    /// How many devices, the worst first, have their vitals in the page
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=500))]
+    devices: u32,
+}
+
+/// Runs the command.
+pub async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    let store = args.lake.open()?;
+    let now_ms = now_ms();
+    let options = ReportOptions {
+        since_ms: args.since.map(|at| at.ms(now_ms)),
+        until_ms: args.until.map(|at| at.ms(now_ms)),
+        device: args.device.clone(),
+        series_devices: args.devices as usize,
+        lake_name: args.lake.lake.display().to_string(),
+        now_ms,
+        ..ReportOptions::default()
+    };
+    let progress = Progress::spinner("report");
+    let data = collect(&store, &options).await?;
+    if let Some(device) = args.device.filter(|_| data.devices.is_empty()) {
+        return Err(super::Exit::not_found(format!(
+            "`{device}` has sent nothing in that time\nhint: `vitals query devices` lists devices; `--since` goes back further"
+        )));
+    }
+    let page = Page::file(&data)?;
+    super::write_whole(&args.out, |file| file.write_all(page.as_bytes()).context("writing the page"))?;
+    progress.done(&format!(
+        "{} devices, {} of them with something to look at",
+        data.freshness.devices,
+        data.devices.iter().filter(|device| device.episodes + device.artifacts > 0).count()
+    ));
+    super::say(&args.out.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,4 @@
+//! Reports of small lakes, and the server's rules.
+
+mod lakes;
+mod serving;
