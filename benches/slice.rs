@@ -16,7 +16,7 @@ use vitals::{
         encoding::{self, Shape},
         landing::{Footer, Kind},
     },
-    log::Record,
+    log::{Record, Records},
     reading::{Reading, Vital, columns, packet::Parser},
     simulate::{Fleet, FleetOptions, device_id, payload},
 };
@@ -57,21 +57,23 @@ fn readings(devices: u32, minutes: i64) -> Vec<(u32, Reading)> {
     fleet.map(|fleet| fleet.map(&mut arrive).collect()).unwrap_or_default()
 }
 
-fn records(readings: &[(u32, Reading)]) -> Vec<Record> {
-    let record = |(offset, (device, reading)): (usize, &(u32, Reading))| {
+fn records(readings: &[(u32, Reading)]) -> Records {
+    let mut records = Records::default();
+    for (offset, (device, reading)) in readings.iter().enumerate() {
         let device = device_id(*device);
-        Record {
+        records.push(Record {
             partition: 0,
             offset: offset as i64,
             arrived_ms: reading.arrived_ms,
-            payload: Bytes::from(payload(&device, std::slice::from_ref(reading))),
-            device: Some(device.into()),
-        }
-    };
-    readings.iter().enumerate().map(record).collect()
+            stamped_ms: reading.arrived_ms,
+            device: Some(&device),
+            payload: payload(&device, std::slice::from_ref(reading)).as_ref(),
+        });
+    }
+    records
 }
 
-fn slice(records: &[Record]) -> Slice {
+fn slice(records: &Records) -> Slice {
     let (mut slice, mut parser) = (Slice::new("bench", 0), Parser::new());
     records.iter().for_each(|record| slice.push(&mut parser, record));
     slice

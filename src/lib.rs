@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`reading`] | the packet: JSON, files and Arrow ⇄ readings, and why something is none |
 //! | [`simulate`] | bodies, episodes, a fleet that publishes, and the truth about it |
-//! | [`log`] | where packets wait in order: the spool, and what any log must do |
+//! | [`log`] | where packets wait in order: the spool, Kafka, and what any log must do |
 //! | [`ingest`] | log → landing files, every record exactly once |
 //! | [`lake`] | layout, store, chain, state, views, compaction, import |
 //! | [`model`] | what is normal for a device, what is an outlier, and why |
@@ -27,8 +27,10 @@
 //! | [`report`] | what the lake says of devices, as one HTML page, in a file or served |
 //! | [`verify`] | what was sent against what is stored |
 //! | [`local`] | the embedded broker, and the stages in one process |
+//! | [`aws`] | credentials, regions, tokens: whatever names AWS's libraries |
 //! | [`cli`] | one file per command |
 
+pub mod aws;
 pub mod cli;
 pub mod evaluate;
 pub mod ingest;

@@ -1,7 +1,7 @@
 //! `vitals up`: the local stack in the foreground.
 
 use std::{
-    io::{self, IsTerminal},
+    convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,13 +11,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::HumanCount;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     LakeArgs,
     duration::{parse_period, words},
-    tell,
+    status_line, tell,
     train::parse_budget,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     lake::Store,
     local::{
         pipeline::{Pipeline, describe, describe_broker},
-        stages::{StageOptions, Stages, Standing},
+        stages::{self, StageOptions, Stages, Standing},
     },
     model::training::TrainOptions,
     report::{Access, LakeSource, ReportOptions, Server},
@@ -125,7 +125,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         train_every: args.train_every.0,
         training: TrainOptions { alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() },
     };
-    let stages = Stages::start(&store, options, pipeline.progress());
+    let running = Stages::start(&store, options, pipeline.progress());
     let (stop_report, stopped) = watch::channel(false);
     let report = report.map(|server| (server.address(), tokio::spawn(server.run(stopped))));
     tell(&format!("broker on mqtt://{}, lake in {}; Ctrl-C ends", pipeline.broker(), folder.display()));
@@ -138,12 +138,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let failed = tokio::select! {
         _ = interrupted.wait_for(|stop| *stop) => None,
         failed = pipeline.failed() => Some(failed),
-        () = show(&pipeline, &stages) => None,
+        never = show(&pipeline, &running) => match never {},
     };
     tell("storing what is buffered …");
     let stats = pipeline.stats();
     let stored = pipeline.stop().await;
-    let judged = stages.stop().await;
+    let judged = running.stop().await;
     stop_report.send_replace(true);
     if let Some((_, server)) = report {
         server.await.context("the report's server ended badly")?;
@@ -153,7 +153,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         return Err(failed);
     }
     tell(&describe(&stored?));
-    tell(&describe_stages(&judged.context("what is stored gets its verdicts at the next start")?));
+    tell(&stages::describe(&judged.context("what is stored gets its verdicts at the next start")?));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -196,51 +196,14 @@ fn take_scorer(folder: &Path) -> anyhow::Result<ScorerLock> {
     })
 }
 
-/// What the stages behind the broker did, in words.
-fn describe_stages(standing: &Standing) -> String {
-    let mut text = format!(
-        "scored {} readings with {}, {} outliers or artifacts",
-        standing.scored, standing.model, standing.outliers
-    );
-    if standing.trained > 0 {
-        text.push_str(&format!("; {} models trained, {} put in force", standing.trained, standing.promoted));
-    }
-    if standing.closed > 0 {
-        text.push_str(&format!("; {} days closed", standing.closed));
-    }
-    text
-}
-
-/// How often the status is drawn on a terminal, and said elsewhere where it has changed.
-const DRAW: Duration = Duration::from_millis(500);
-const HEARTBEAT: Duration = Duration::from_secs(60);
-
 /// Shows how everything stands, without end.
-async fn show(pipeline: &Pipeline, stages: &Stages) {
-    let (stats, ingested, standing) = (pipeline.stats(), pipeline.progress(), stages.standing());
-    let line = || {
+async fn show(pipeline: &Pipeline, running: &Stages) -> Infallible {
+    let (stats, ingested, standing) = (pipeline.stats(), pipeline.progress(), running.standing());
+    status_line::show(|| {
         let devices = stats.connections.load(Relaxed);
         status(devices, stats.received(), &ingested.borrow(), &standing.borrow())
-    };
-    let bar = io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
-    });
-    let mut told = line();
-    loop {
-        tokio::time::sleep(if bar.is_some() { DRAW } else { HEARTBEAT }).await;
-        let now = line();
-        match &bar {
-            Some(bar) => bar.set_message(now),
-            // At rest there is nothing to say.
-            None if now != told => {
-                tell(&now);
-                told = now;
-            }
-            None => {}
-        }
-    }
+    })
+    .await
 }
 
 /// One line on how everything stands.

@@ -22,10 +22,10 @@
 /// What happened to a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The lake's head was read: how far the chain goes, and the last record that it holds with its arrival time.
+    /// The lake's head was read: how far the chain goes, and the last record that it holds with the log's time of it.
     Head(Option<Head>),
-    /// What the log holds now, and when the record before the head arrived (`None` where the log doesn't hold it).
-    Log { start: i64, end: i64, head_arrived_ms: Option<i64> },
+    /// What the log holds now, and the log's time of the head's last record (`None` where the log doesn't hold it).
+    Log { start: i64, end: i64, head_stamped_ms: Option<i64> },
     /// The log gave a record.
     Record { offset: i64 },
     /// The slice is to be closed: its window ended, its budget is used up, or the worker goes.
@@ -40,7 +40,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     pub next: i64,
-    /// The last record in the chain: its offset and arrival time.
+    /// The last record in the chain: its offset and the log's time of it.
     pub last: Option<(i64, i64)>,
 }
 
@@ -149,8 +149,8 @@ impl Partition {
     pub fn on(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Head(head) => self.on_head(head),
-            Event::Log { start, end, head_arrived_ms } => self.on_log(start, end, head_arrived_ms),
-            Event::Record { offset } => self.on_record(offset),
+            Event::Log { start, end, head_stamped_ms } => self.on_log(start, end, head_stamped_ms),
+            Event::Record { offset } => vec![if self.takes(offset) { Action::Keep } else { Action::Skip }],
             Event::Close => self.on_close(),
             Event::Stored => self.on_stored(),
             Event::Taken { next } => self.on_taken(next),
@@ -163,10 +163,10 @@ impl Partition {
         vec![Action::AskLog { record: last.map(|(offset, _)| offset) }]
     }
 
-    fn on_log(&mut self, start: i64, end: i64, head_arrived_ms: Option<i64>) -> Vec<Action> {
+    fn on_log(&mut self, start: i64, end: i64, head_stamped_ms: Option<i64>) -> Vec<Action> {
         let Phase::Asking { next, last, fresh } = self.phase else { return Vec::new() };
         let gone = last.is_some_and(|(offset, _)| offset < start);
-        let same = match (last, head_arrived_ms) {
+        let same = match (last, head_stamped_ms) {
             // Retention has taken the record that would tell; the log's end still must not be behind the lake.
             _ if end < next => false,
             (Some((_, stored_ms)), Some(log_ms)) => stored_ms == log_ms,
@@ -190,12 +190,13 @@ impl Partition {
         actions
     }
 
-    fn on_record(&mut self, offset: i64) -> Vec<Action> {
+    /// [`Event::Record`] without a list of actions, as it comes a million times a second: whether to keep the record.
+    pub fn takes(&mut self, offset: i64) -> bool {
         if self.phase != Phase::Reading || offset < self.next {
-            return vec![Action::Skip];
+            return false;
         }
         self.next = offset + 1;
-        vec![Action::Keep]
+        true
     }
 
     fn on_close(&mut self) -> Vec<Action> {
@@ -244,7 +245,7 @@ mod tests {
         let mut partition = Partition::new();
         let head = (next > 0).then_some(Head { next, last: Some((next - 1, 7)) });
         partition.on(Event::Head(head));
-        let actions = partition.on(Event::Log { start: 0, end: next + 100, head_arrived_ms: (next > 0).then_some(7) });
+        let actions = partition.on(Event::Log { start: 0, end: next + 100, head_stamped_ms: (next > 0).then_some(7) });
         assert_eq!(actions, [Action::Seek { offset: next }]);
         partition
     }
@@ -287,21 +288,21 @@ mod tests {
     fn a_log_that_starts_later_is_linked_first() {
         let mut fresh = Partition::new();
         fresh.on(Event::Head(None));
-        let actions = fresh.on(Event::Log { start: 500, end: 600, head_arrived_ms: None });
+        let actions = fresh.on(Event::Log { start: 500, end: 600, head_stamped_ms: None });
         assert_eq!(actions, [Action::Seek { offset: 500 }, Action::Put { first: 0, next: 500, link: Link::Start }]);
 
         let mut late = Partition::new();
         late.on(Event::Head(Some(Head { next: 100, last: Some((99, 7)) })));
-        let actions = late.on(Event::Log { start: 500, end: 600, head_arrived_ms: None });
+        let actions = late.on(Event::Log { start: 500, end: 600, head_stamped_ms: None });
         assert_eq!(actions, [Action::Seek { offset: 500 }, Action::Put { first: 100, next: 500, link: Link::Gap }]);
     }
 
     #[test]
     fn another_log_under_the_same_name_stops_the_partition() {
         let cases = [
-            Event::Log { start: 0, end: 50, head_arrived_ms: None },
-            Event::Log { start: 0, end: 200, head_arrived_ms: Some(8) },
-            Event::Log { start: 0, end: 200, head_arrived_ms: None },
+            Event::Log { start: 0, end: 50, head_stamped_ms: None },
+            Event::Log { start: 0, end: 200, head_stamped_ms: Some(8) },
+            Event::Log { start: 0, end: 200, head_stamped_ms: None },
         ];
         for log in cases {
             let mut partition = Partition::new();

@@ -143,8 +143,8 @@ impl World {
                 let worker = &mut self.workers[w];
                 match action {
                     Action::AskLog { record } => {
-                        let head_arrived_ms = record.filter(|offset| (self.start..self.end).contains(offset));
-                        events.push(Event::Log { start: self.start, end: self.end, head_arrived_ms });
+                        let head_stamped_ms = record.filter(|offset| (self.start..self.end).contains(offset));
+                        events.push(Event::Log { start: self.start, end: self.end, head_stamped_ms });
                     }
                     Action::Seek { offset } => worker.at = offset,
                     Action::Keep => worker.gathered.push(offset),

@@ -5,9 +5,15 @@
 //! | [`core`] | the rules of one partition, pure: events in, actions out |
 //! | [`slice`] | the outcomes of one partition's records, gathered and then written as one Parquet file |
 //! | [`worker`] | drives the rules with a real log and a real lake |
+//! | [`writing`] | what a worker does beside the reading: heads, encoding, writes, and trying again |
+//! | [`metrics`] | all that as Prometheus reads it |
+//! | [`standing`] | what a worker has done, and how its partitions stand |
 
 pub mod core;
 #[cfg(test)]
 mod interleavings;
+pub mod metrics;
 pub mod slice;
+pub mod standing;
 pub mod worker;
+pub mod writing;

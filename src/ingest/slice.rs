@@ -66,17 +66,16 @@ impl Slice {
     }
 
     /// Takes the next record: every reading in it, and why the others are none. At least one row comes of it.
-    pub fn push(&mut self, parser: &mut Parser, record: &Record) {
-        let Record { offset, arrived_ms, .. } = *record;
-        match parser.parse(record.device.as_deref(), &record.payload, arrived_ms) {
+    pub fn push(&mut self, parser: &mut Parser, record: Record<'_>) {
+        let Record { offset, arrived_ms, device, payload, .. } = record;
+        match parser.parse(device, payload, arrived_ms) {
             Ok(packet) => {
                 for item in packet.items() {
                     self.push_outcome(offset, item.item, arrived_ms, Some(packet.device), item.outcome, item.text);
                 }
             }
             Err(reason) => {
-                let device = record.device.as_deref();
-                self.push_outcome(offset, ENVELOPE, arrived_ms, device, Err(reason), &record.payload);
+                self.push_outcome(offset, ENVELOPE, arrived_ms, device, Err(reason), payload);
             }
         }
     }

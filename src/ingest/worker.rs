@@ -1,30 +1,47 @@
 //! The worker: carries records from a log into the lake, by the rules of [`super::core`].
 //!
 //! It keeps one slice gathering and at most one being written per partition. A slice is closed when its window ends, when
-//! its budget is used up, or when the worker goes. Every buffer is bounded: when all slices together pass the memory
-//! budget the largest is closed, and a partition whose write can't keep up is paused.
+//! its budget is used up, or when the worker goes. Every buffer is bounded ([`WorkerOptions::memory_bytes`]): the largest
+//! slices are closed early, and reading pauses while what is being written takes too much.
+//!
+//! Reading never waits for the store: heads are read and slices written in tasks of their own ([`super::writing`]), which
+//! report back here. So a worker whose store is down keeps its place in the log's group.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use anyhow::{Context, bail};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::{
     core::{Action, Event, Head, Link, Partition},
     slice::Slice,
+    standing::{PartitionStanding, Standing},
+    writing::{Moment, Outcome, Patience, Start, Writers, Written},
 };
+pub use super::{standing::Ingested, writing::LAST_TRIES};
 use crate::{
     lake::{
-        Store, StoreError,
-        landing::{self, Footer, Kind, Put},
+        Store,
+        landing::{Footer, Kind, Put},
     },
-    log::{LogEvent, Record, Source},
+    log::{LogEvent, Record, Records, Source},
     reading::{Reason, packet::Parser},
 };
+
+/// What is done with a record that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBad {
+    /// It becomes a dead letter.
+    Keep,
+    /// The worker stops before it.
+    Fail,
+}
 
 /// How a worker cuts slices.
 #[derive(Debug, Clone)]
@@ -33,12 +50,17 @@ pub struct WorkerOptions {
     pub window: Duration,
     /// … or when it has this many rows.
     pub slice_rows: usize,
-    /// … or when all slices together take this much memory, in bytes: then the largest.
+    /// … or when it takes an eighth of this much memory, in bytes. All slices together take up to half of it, and
+    /// encoding some more for moments.
     pub memory_bytes: usize,
     /// How long a failing store is tried before the worker gives up; `None` for ever.
     pub patience: Option<Duration>,
     /// Once this turns true, a failing store is tried for [`LAST_TRIES`] only: somebody wants to go.
     pub hurry: Option<watch::Receiver<bool>>,
+    pub on_bad: OnBad,
+    /// A worker that has not seen the head of a chain for this long looks again before it writes: what was below the head
+    /// may be in closed days and deleted by now, and its keys are free again.
+    pub fresh: Duration,
 }
 
 impl Default for WorkerOptions {
@@ -46,77 +68,97 @@ impl Default for WorkerOptions {
         WorkerOptions {
             window: Duration::from_secs(3_600),
             slice_rows: 1_000_000,
-            memory_bytes: 256 * 1024 * 1024,
+            memory_bytes: 512 * 1024 * 1024,
             patience: None,
             hurry: None,
+            on_bad: OnBad::Keep,
+            fresh: Duration::from_secs(12 * 3_600),
         }
     }
-}
-
-/// What a worker has done so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ingested {
-    /// Readings in the lake.
-    pub readings: u64,
-    /// Dead letters in the lake.
-    pub dead: u64,
-    /// Dead letters read, by reason.
-    pub reasons: BTreeMap<Reason, u64>,
-    /// Landing files written, and their bytes.
-    pub slices: u64,
-    pub bytes: u64,
-    /// How often another worker was first.
-    pub taken: u64,
 }
 
 /// How long one look at the log waits; windows and shutdown are noticed this soon.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a failing store is tried once the worker is to end.
-pub const LAST_TRIES: Duration = Duration::from_secs(5);
+/// How long slices of partitions that go are waited for. After it whoever has the partition reads the rest again.
+const PARTING: Duration = Duration::from_secs(8);
 
-/// The first and the longest pause between tries of a failing store.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How often it is told how every partition stands.
+const TELL: Duration = Duration::from_secs(1);
 
+/// A partition of ours.
 struct Held {
     core: Partition,
     slice: Slice,
+    /// When the first record of the slice came.
     since: Instant,
+    /// When the chain's head was last seen in the lake.
+    seen: Moment,
+    /// The last record: its offset, when it arrived, what the log says of that.
+    last: Option<(i64, i64, i64)>,
+    /// Records of the slice that have no key.
+    keyless: u64,
     paused: bool,
+    /// Tells reports of this assignment from those of an earlier one.
+    generation: u64,
+    task: Option<JoinHandle<()>>,
 }
 
-struct Written {
-    partition: i32,
-    outcome: anyhow::Result<Put>,
-    footer: Footer,
-    bytes: u64,
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A write that still lands does no harm: whoever comes next finds it.
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+enum Report {
+    Started(anyhow::Result<Start>),
+    Written(Written),
 }
 
 /// Carries a log into a lake until `stop` turns true or the log ends; then closes what it holds.
 pub struct Worker<S: Source> {
     source: S,
-    store: Store,
+    chain: String,
     options: WorkerOptions,
     writer: String,
     parser: Parser,
     held: BTreeMap<i32, Held>,
-    written: (mpsc::UnboundedSender<Written>, mpsc::UnboundedReceiver<Written>),
+    /// Memory of the slices that gather, in bytes.
+    gathering: usize,
+    /// Everything is paused, as the buffers are full.
+    full: bool,
+    writers: Writers,
+    /// At most one task per partition is under way, so this never holds more than there are partitions.
+    reports: (mpsc::UnboundedSender<(i32, u64, Report)>, mpsc::UnboundedReceiver<(i32, u64, Report)>),
+    generations: u64,
     progress: watch::Sender<Ingested>,
+    standing: watch::Sender<Standing>,
+    told: Instant,
 }
 
 impl<S: Source> Worker<S> {
     /// A worker from `source` into `store`.
     pub fn new(source: S, store: Store, options: WorkerOptions) -> Worker<S> {
+        let hurry = options.hurry.clone().unwrap_or_else(|| watch::channel(false).1);
+        let patience = Patience { limit: options.patience, hurry, fresh: options.fresh };
         Worker {
+            chain: source.chain().to_owned(),
             source,
-            store,
             options,
             writer: crate::lake::random_name(),
             parser: Parser::default(),
             held: BTreeMap::new(),
-            // At most one write per partition is under way, so this never holds more than there are partitions.
-            written: mpsc::unbounded_channel(),
+            gathering: 0,
+            full: false,
+            writers: Writers::new(store, patience),
+            reports: mpsc::unbounded_channel(),
+            generations: 0,
             progress: watch::channel(Ingested::default()).0,
+            standing: watch::channel(Standing::default()).0,
+            told: Instant::now(),
         }
     }
 
@@ -125,78 +167,149 @@ impl<S: Source> Worker<S> {
         self.progress.subscribe()
     }
 
+    /// How its partitions stand, about once a second.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
     /// Runs to the end. Everything that the log gave before is in the lake when this returns without error.
     pub async fn run(mut self, stop: watch::Receiver<bool>) -> anyhow::Result<Ingested> {
+        let followed = self.follow(&stop).await;
+        let limit = (followed.is_err() || *stop.borrow()).then_some(PARTING);
+        let all: Vec<i32> = self.held.keys().copied().collect();
+        let released = self.release(&all, limit).await;
+        self.source.close().await;
+        followed?;
+        let late = released?;
+        if !late.is_empty() {
+            bail!(
+                "{} partitions could not be stored in {} s; the log still has the rest, and the next start stores it",
+                late.len(),
+                PARTING.as_secs()
+            );
+        }
+        Ok(self.progress.borrow().clone())
+    }
+
+    async fn follow(&mut self, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
         while !*stop.borrow() {
-            while let Ok(written) = self.written.1.try_recv() {
-                self.on_written(written).await?;
-            }
             self.close_due().await?;
-            match self.source.next(LOOK).await.context("reading the log")? {
-                LogEvent::Assigned(partitions) => self.assign(partitions).await?,
-                LogEvent::Revoked(partitions) => self.release(partitions).await?,
-                LogEvent::Records(records) => self.take(records).await?,
+            self.relieve().await?;
+            self.tell();
+            let event = tokio::select! {
+                biased;
+                Some((partition, generation, report)) = self.reports.1.recv() => {
+                    self.reported(partition, generation, report).await?;
+                    continue;
+                }
+                event = self.source.next(LOOK) => event.context("reading the log")?,
+            };
+            match event {
+                LogEvent::Assigned(partitions) => partitions.into_iter().for_each(|p| self.assign(p)),
+                LogEvent::Revoked(partitions) => {
+                    let late = self.release(&partitions, Some(PARTING)).await?;
+                    if !late.is_empty() {
+                        tracing::warn!(
+                            partitions = ?late,
+                            "given to another worker before all of it was stored: that one reads the rest again"
+                        );
+                    }
+                }
+                LogEvent::Records(records) => self.take(&records).await?,
                 LogEvent::Idle => {}
                 LogEvent::End => break,
             }
         }
-        let all = self.held.keys().copied().collect();
-        self.release(all).await?;
-        Ok(self.progress.borrow().clone())
-    }
-
-    async fn assign(&mut self, partitions: Vec<i32>) -> anyhow::Result<()> {
-        for partition in partitions {
-            let chain = self.source.chain().to_owned();
-            let head = landing::head(&self.store, &chain, partition).await?;
-            let last = head.as_ref().and_then(|h| Some((h.last_offset?, h.last_arrived_ms?)));
-            let event = Event::Head(head.as_ref().map(|h| Head { next: h.next, last }));
-            let slice = Slice::new(&chain, partition);
-            let held = Held { core: Partition::new(), slice, since: Instant::now(), paused: false };
-            self.held.insert(partition, held);
-            self.happened(partition, event).await?;
-        }
         Ok(())
     }
 
-    /// Closes the slices of partitions that go, and waits until they are written.
-    async fn release(&mut self, partitions: Vec<i32>) -> anyhow::Result<()> {
-        for &partition in &partitions {
+    /// A partition is ours, from now on or anew: asks where it goes on.
+    fn assign(&mut self, partition: i32) {
+        self.let_go(partition);
+        self.generations += 1;
+        let generation = self.generations;
+        let reports = self.reports.0.clone();
+        let report = move |start| drop(reports.send((partition, generation, Report::Started(start))));
+        let task = self.writers.start(self.source.lookup(), &self.chain, partition, report);
+        let held = Held {
+            core: Partition::new(),
+            slice: Slice::new(&self.chain, partition),
+            since: Instant::now(),
+            seen: Moment::now(),
+            last: None,
+            keyless: 0,
+            paused: false,
+            generation,
+            task: Some(task),
+        };
+        self.held.insert(partition, held);
+    }
+
+    fn let_go(&mut self, partition: i32) {
+        if let Some(held) = self.held.remove(&partition) {
+            self.gathering -= held.slice.bytes();
+        }
+    }
+
+    /// Closes the slices of partitions that go, and waits until they are written; gives those that were not in time.
+    async fn release(&mut self, partitions: &[i32], limit: Option<Duration>) -> anyhow::Result<Vec<i32>> {
+        for &partition in partitions {
             self.happened(partition, Event::Close).await?;
         }
-        while partitions.iter().any(|p| self.held.get(p).is_some_and(|held| held.core.is_writing())) {
-            let Some(written) = self.written.1.recv().await else { break };
-            self.on_written(written).await?;
+        let begun = Instant::now();
+        let writes = |all: &Self| -> Vec<i32> {
+            let writes = |p: &&i32| all.held.get(p).is_some_and(|held| held.core.is_writing());
+            partitions.iter().filter(writes).copied().collect()
+        };
+        let mut late = writes(self);
+        while !late.is_empty() {
+            let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(begun.elapsed()));
+            match tokio::time::timeout(left, self.reports.1.recv()).await {
+                Ok(Some((partition, generation, report))) => self.reported(partition, generation, report).await?,
+                Ok(None) | Err(_) => break,
+            }
+            late = writes(self);
         }
-        partitions.iter().for_each(|partition| drop(self.held.remove(partition)));
-        Ok(())
+        partitions.iter().for_each(|&partition| self.let_go(partition));
+        Ok(late)
     }
 
-    async fn take(&mut self, records: Vec<Record>) -> anyhow::Result<()> {
-        for record in records {
+    async fn take(&mut self, records: &Records) -> anyhow::Result<()> {
+        let (slice_rows, slice_bytes) = (self.options.slice_rows, self.options.memory_bytes / 8);
+        for record in records.iter() {
             let Some(held) = self.held.get_mut(&record.partition) else { continue };
-            for action in held.core.on(Event::Record { offset: record.offset }) {
-                if action == Action::Keep {
-                    if held.slice.rows() == 0 {
-                        held.since = Instant::now();
-                    }
-                    held.slice.push(&mut self.parser, &record);
-                }
+            if !held.core.takes(record.offset) {
+                continue;
             }
-            if held.slice.rows() >= self.options.slice_rows {
+            if self.options.on_bad == OnBad::Fail {
+                refuse_bad(&mut self.parser, record)?;
+            }
+            if held.slice.rows() == 0 {
+                held.since = Instant::now();
+            }
+            // Arrival never falls within a partition, whatever the clocks of brokers do that take over from each other.
+            let arrived_ms = held.last.map_or(record.arrived_ms, |(_, before, _)| before.max(record.arrived_ms));
+            held.last = Some((record.offset, arrived_ms, record.stamped_ms));
+            held.keyless += u64::from(record.device.is_none());
+            let before = held.slice.bytes();
+            held.slice.push(&mut self.parser, Record { arrived_ms, ..record });
+            self.gathering += held.slice.bytes() - before;
+            if held.slice.rows() >= slice_rows || held.slice.bytes() >= slice_bytes {
                 self.happened(record.partition, Event::Close).await?;
                 self.hold_back(record.partition).await?;
             }
         }
-        self.close_largest().await
+        Ok(())
     }
 
     /// Pauses a partition that has a full slice and one under way.
     async fn hold_back(&mut self, partition: i32) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
-        if held.core.is_writing() && held.slice.rows() >= self.options.slice_rows && !held.paused {
+        if held.core.is_writing() && held.slice.rows() > 0 && !held.paused {
             held.paused = true;
-            self.source.pause(partition).await?;
+            if !self.full {
+                self.source.pause(&[partition]).await?;
+            }
         }
         Ok(())
     }
@@ -211,154 +324,199 @@ impl<S: Source> Worker<S> {
         Ok(())
     }
 
-    /// Over the memory budget, closes the largest slice; where that one is being written already, pauses everything.
-    async fn close_largest(&mut self) -> anyhow::Result<()> {
-        let total: usize = self.held.values().map(|held| held.slice.bytes()).sum();
-        if total < self.options.memory_bytes {
+    /// Keeps to the memory budget: closes the largest slices, and pauses reading for as long as that is not enough.
+    async fn relieve(&mut self) -> anyhow::Result<()> {
+        let limit = self.options.memory_bytes / 2;
+        let total = |all: &Self| all.gathering + all.writers.bytes();
+        if total(self) >= limit / 4 * 3 && self.gathering > limit / 4 {
+            let waits = |held: &Held| held.slice.rows() > 0 && !held.core.is_writing();
+            let mut slices: Vec<(usize, i32)> =
+                self.held.iter().filter(|(_, held)| waits(held)).map(|(&p, held)| (held.slice.bytes(), p)).collect();
+            slices.sort_unstable_by(|a, b| b.cmp(a));
+            for (_, partition) in slices {
+                if self.gathering <= limit / 4 {
+                    break;
+                }
+                self.happened(partition, Event::Close).await?;
+            }
+        }
+        let total = total(self);
+        if self.full == (total >= if self.full { limit / 2 } else { limit }) {
             return Ok(());
         }
-        let Some((&largest, _)) = self.held.iter().max_by_key(|(_, held)| held.slice.bytes()) else { return Ok(()) };
-        self.happened(largest, Event::Close).await?;
-        let all: Vec<i32> =
-            self.held.iter().filter(|(_, h)| h.core.is_writing() && !h.paused).map(|(&p, _)| p).collect();
-        for partition in all {
-            if let Some(held) = self.held.get_mut(&partition) {
-                held.paused = true;
-                self.source.pause(partition).await?;
-            }
-        }
-        Ok(())
+        let others: Vec<i32> = self.held.iter().filter(|(_, held)| !held.paused).map(|(&p, _)| p).collect();
+        self.full = !self.full;
+        if self.full { self.source.pause(&others).await } else { self.source.resume(&others).await }
     }
 
-    async fn on_written(&mut self, written: Written) -> anyhow::Result<()> {
-        let Written { partition, outcome, footer, bytes } = written;
+    /// What a task of a partition reports.
+    async fn reported(&mut self, partition: i32, generation: u64, report: Report) -> anyhow::Result<()> {
+        // Of an earlier assignment: what was written then is found at the start of this one.
+        let Some(held) = self.held.get_mut(&partition).filter(|held| held.generation == generation) else {
+            return Ok(());
+        };
+        match report {
+            Report::Started(start) => {
+                let Start { head, bounds, head_stamped_ms } = start?;
+                held.seen = Moment::now();
+                held.last = head.as_ref().and_then(last_of);
+                let stamped = held.last.map(|(offset, _, stamped_ms)| (offset, stamped_ms));
+                self.happened(partition, Event::Head(head.map(|h| Head { next: h.next, last: stamped }))).await?;
+                self.happened(partition, Event::Log { start: bounds.start, end: bounds.end, head_stamped_ms }).await
+            }
+            Report::Written(written) => {
+                held.seen = Moment::now();
+                self.written(partition, written).await
+            }
+        }
+    }
+
+    async fn written(&mut self, partition: i32, written: Written) -> anyhow::Result<()> {
+        let Written { outcome, footer, bytes, took } = written;
         let event = match outcome? {
-            Put::Done => Event::Stored,
+            Outcome::Put(Put::Done) => Event::Stored,
             // Our own file, after an answer that was lost.
-            Put::Taken(there) if there.writer == self.writer && there.next == footer.next => Event::Stored,
-            Put::Taken(there) => Event::Taken { next: there.next },
+            Outcome::Put(Put::Taken(there)) if there.writer == self.writer && there.next == footer.next => {
+                Event::Stored
+            }
+            Outcome::Put(Put::Taken(there)) => {
+                // What comes next is read again, and arrives no later than it did the first time.
+                if let Some(held) = self.held.get_mut(&partition) {
+                    held.last = last_of(&there);
+                }
+                Event::Taken { next: there.next }
+            }
+            Outcome::Stale => {
+                self.assign(partition);
+                return Ok(());
+            }
         };
         self.progress.send_modify(|done| match event {
-            Event::Stored => {
-                done.readings += footer.readings;
-                done.dead += footer.dead;
-                done.slices += 1;
-                done.bytes += bytes;
-            }
+            Event::Stored => done.add(&footer, bytes, took),
             _ => done.taken += 1,
         });
         self.happened(partition, event).await?;
         if let Some(held) = self.held.get_mut(&partition).filter(|held| held.paused) {
             held.paused = false;
-            self.source.resume(partition).await?;
+            if !self.full {
+                self.source.resume(&[partition]).await?;
+            }
         }
         Ok(())
     }
 
     /// Tells a partition's rules what happened, and does what they say.
     async fn happened(&mut self, partition: i32, event: Event) -> anyhow::Result<()> {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
-            let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
-            for action in held.core.on(event) {
-                if let Some(next) = self.act(partition, action).await? {
-                    events.push(next);
-                }
-            }
+        let Some(held) = self.held.get_mut(&partition) else { return Ok(()) };
+        for action in held.core.on(event) {
+            self.act(partition, action).await?;
         }
         Ok(())
     }
 
-    async fn act(&mut self, partition: i32, action: Action) -> anyhow::Result<Option<Event>> {
+    async fn act(&mut self, partition: i32, action: Action) -> anyhow::Result<()> {
         match action {
-            Action::AskLog { record } => {
-                let bounds = self.source.bounds(partition).await?;
-                let head_arrived_ms = match record {
-                    Some(offset) if offset >= bounds.start => self.source.arrived_at(partition, offset).await?,
-                    _ => None,
-                };
-                return Ok(Some(Event::Log { start: bounds.start, end: bounds.end, head_arrived_ms }));
+            Action::Seek { offset } => {
+                self.source.seek(partition, offset).await?;
+                if self.full {
+                    self.source.pause(&[partition]).await?;
+                }
             }
-            Action::Seek { offset } => self.source.seek(partition, offset).await?,
             Action::Put { first, next, link } => self.put(partition, first, next, link),
-            Action::Discard => self.discard(partition),
+            Action::Discard => drop(self.take_slice(partition)),
             Action::Commit { next } => self.source.stored(partition, next).await?,
             Action::Stop(why) => {
-                return Err(anyhow::Error::new(why).context(format!("`{}` partition {partition}", self.source.chain())));
+                return Err(anyhow::Error::new(why).context(format!("`{}` partition {partition}", self.chain)));
             }
-            Action::Keep | Action::Skip => {}
+            // Both were asked together, before the head was told.
+            Action::AskLog { .. } | Action::Keep | Action::Skip => {}
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn discard(&mut self, partition: i32) {
-        let chain = self.source.chain().to_owned();
-        if let Some(held) = self.held.get_mut(&partition) {
-            held.slice = Slice::new(&chain, partition);
-        }
+    /// The slice that gathers, and how many of its records have no key; an empty one takes its place.
+    fn take_slice(&mut self, partition: i32) -> Option<(Slice, u64)> {
+        let held = self.held.get_mut(&partition)?;
+        let slice = std::mem::replace(&mut held.slice, Slice::new(&self.chain, partition));
+        self.gathering -= slice.bytes();
+        Some((slice, std::mem::take(&mut held.keyless)))
     }
 
-    /// Encodes and writes a slice beside the reading; its outcome comes back as [`Written`].
+    /// Encodes and writes a slice beside the reading; what comes of it is reported.
     fn put(&mut self, partition: i32, first: i64, next: i64, link: Link) {
-        let chain = self.source.chain().to_owned();
+        let Some((slice, keyless)) = self.take_slice(partition) else { return };
         let Some(held) = self.held.get_mut(&partition) else { return };
-        let slice = std::mem::replace(&mut held.slice, Slice::new(&chain, partition));
+        if held.seen.elapsed() >= self.options.fresh {
+            tracing::warn!(partition, "the lake has not been seen for long: looking where it goes on");
+            return self.assign(partition);
+        }
         let kind = match link {
             Link::Slice => Kind::Slice,
             Link::Start => Kind::Start,
             Link::Gap => Kind::Gap,
         };
-        let mut footer = Footer::empty(kind, &chain, partition, first, next, &self.writer);
-        footer.last_offset = slice.last().map(|(offset, _)| offset);
-        footer.last_arrived_ms = slice.last().map(|(_, arrived_ms)| arrived_ms);
-        footer.readings = slice.readings();
-        footer.dead = slice.dead();
+        let mut footer = Footer::empty(kind, &self.chain, partition, first, next, &self.writer);
+        if let Some((offset, arrived_ms, stamped_ms)) = held.last.filter(|(offset, ..)| (first..next).contains(offset))
+        {
+            (footer.last_offset, footer.last_arrived_ms) = (Some(offset), Some(arrived_ms));
+            footer.last_stamped_ms = Some(stamped_ms);
+        }
+        (footer.readings, footer.dead, footer.keyless) = (slice.readings(), slice.dead(), keyless);
+        footer.partitions = self.source.partitions();
+        if kind == Kind::Gap {
+            tracing::warn!(
+                partition,
+                first,
+                next,
+                "the log no longer has these records: they were lost before they were read"
+            );
+        }
         self.progress.send_modify(|done| {
+            done.lost += if kind == Kind::Gap { (next - first) as u64 } else { 0 };
             slice.reasons().for_each(|(reason, n)| *done.reasons.entry(reason).or_default() += n);
         });
-        let (store, sender) = (self.store.clone(), self.written.0.clone());
-        let (patience, hurry) = (self.options.patience, self.options.hurry.clone());
-        tokio::spawn(async move {
-            let described = footer.clone();
-            let encoded = tokio::task::spawn_blocking(move || slice.encode(&described)).await;
-            let encoded = encoded.map_err(anyhow::Error::from).and_then(|file| file.map_err(anyhow::Error::from));
-            let bytes = encoded.as_ref().map_or(0, |file| file.len() as u64);
-            let outcome = match encoded {
-                Ok(file) => put_patiently(&store, &footer, file, patience, hurry).await,
-                Err(e) => Err(e),
-            };
-            // The worker is gone only if it failed; then nobody waits for this.
-            let _ = sender.send(Written { partition, outcome, footer, bytes });
-        });
+        let (reports, generation) = (self.reports.0.clone(), held.generation);
+        let report = move |written| drop(reports.send((partition, generation, Report::Written(written))));
+        held.task = Some(self.writers.put(slice, footer, report));
+    }
+
+    /// Tells how everything stands, where anybody listens.
+    fn tell(&mut self) {
+        if self.told.elapsed() < TELL || self.standing.receiver_count() == 0 {
+            return;
+        }
+        self.told = Instant::now();
+        let standing = |held: &Held| PartitionStanding {
+            next: held.core.is_reading().then(|| held.core.gathering().1),
+            rows: held.slice.rows() as u64,
+            bytes: held.slice.bytes() as u64,
+            age: (held.slice.rows() > 0).then(|| held.since.elapsed()),
+            paused: held.paused || self.full,
+        };
+        let partitions = self.held.iter().map(|(&partition, held)| (partition, standing(held))).collect();
+        let (gathering, writing) = (self.gathering as u64, self.writers.bytes() as u64);
+        self.standing.send_replace(Standing { at: self.told, partitions, gathering, writing });
     }
 }
 
-/// Writes a link; while the store fails, tries again ever more slowly, and says so.
-async fn put_patiently(
-    store: &Store,
-    footer: &Footer,
-    file: Bytes,
-    patience: Option<Duration>,
-    hurry: Option<watch::Receiver<bool>>,
-) -> anyhow::Result<Put> {
-    let (mut pause, begun) = (RETRY.0, Instant::now());
-    let mut hurried: Option<Instant> = None;
-    let mut hurry = hurry.unwrap_or_else(|| watch::channel(false).1);
-    loop {
-        let failed = match landing::put(store, &footer.chain, footer.partition, footer.first, file.clone()).await {
-            Ok(put) => return Ok(put),
-            Err(e @ StoreError::Failed { .. }) => e,
-            Err(e) => return Err(e.into()),
-        };
-        let given_up = hurried.is_some_and(|since| since.elapsed() >= LAST_TRIES);
-        if given_up || patience.is_some_and(|patience| begun.elapsed() >= patience) {
-            return Err(failed.into());
-        }
-        tracing::warn!("{failed}; trying again in {:.1} s", pause.as_secs_f64());
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            Ok(_) = hurry.wait_for(|hurry| *hurry), if hurried.is_none() => hurried = Some(Instant::now()),
-        }
-        pause = if hurried.is_some() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+/// The last record of a link: its offset, when it arrived, what the log says of that.
+fn last_of(link: &Footer) -> Option<(i64, i64, i64)> {
+    Some((link.last_offset?, link.last_arrived_ms?, link.last_stamped_ms?))
+}
+
+/// The error of a record that is, or holds, no reading.
+fn refuse_bad(parser: &mut Parser, record: Record<'_>) -> anyhow::Result<()> {
+    let bad: Option<Reason> = match parser.parse(record.device, record.payload, record.arrived_ms) {
+        Ok(packet) => packet.items().find_map(|item| item.outcome.err()),
+        Err(reason) => Some(reason),
+    };
+    match bad {
+        None => Ok(()),
+        Some(reason) => bail!(
+            "record {} of partition {} can't be read: {reason}; everything before it is stored, and `--on-bad keep` \
+             stores it as a dead letter",
+            record.offset,
+            record.partition
+        ),
     }
 }

@@ -19,7 +19,7 @@ use anyhow::Context;
 use super::{
     Day, Store,
     compact::{Merged, merge_readings},
-    landing::{self, FORMAT, Footer, Kind, Put},
+    landing::{self, Footer, Kind, Put},
     layout, run,
     state::{Commit, DayRuns, Imported, State},
 };
@@ -205,17 +205,12 @@ impl<'a> Landed<'a> {
     async fn put(&mut self, next: i64) -> anyhow::Result<()> {
         let slice = std::mem::replace(&mut self.slice, Slice::new(&self.chain, PARTITION));
         let footer = Footer {
-            format: FORMAT,
-            chain: self.chain.clone(),
-            partition: PARTITION,
-            first: self.first,
-            next,
             last_offset: Some(next - 1),
             last_arrived_ms: Some(self.import_ms),
+            last_stamped_ms: Some(self.import_ms),
             readings: slice.readings(),
             dead: slice.dead(),
-            writer: self.writer.clone(),
-            kind: Kind::Slice,
+            ..Footer::empty(Kind::Slice, &self.chain, PARTITION, self.first, next, &self.writer)
         };
         let file = slice.encode(&footer)?;
         match landing::put(self.store, &self.chain, PARTITION, self.first, file).await? {

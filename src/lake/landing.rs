@@ -54,6 +54,12 @@ pub struct Footer {
     pub last_offset: Option<i64>,
     /// The arrival time of its last record, milliseconds since 1970 UTC.
     pub last_arrived_ms: Option<i64>,
+    /// What the log says of that; another time only where a producer's clock was ahead or a broker's went back.
+    pub last_stamped_ms: Option<i64>,
+    /// How many partitions the log had, where that is known.
+    pub partitions: Option<i32>,
+    /// Records that had no key, so that nothing but their payload says whose they are.
+    pub keyless: u64,
     /// Rows that are readings.
     pub readings: u64,
     /// Rows that are dead letters.
@@ -74,6 +80,9 @@ impl Footer {
             next,
             last_offset: None,
             last_arrived_ms: None,
+            last_stamped_ms: None,
+            partitions: None,
+            keyless: 0,
             readings: 0,
             dead: 0,
             writer: writer.to_owned(),
@@ -96,6 +105,10 @@ impl Footer {
         ];
         pairs.extend(self.last_offset.map(|offset| ("vitals.last_offset", offset.to_string())));
         pairs.extend(self.last_arrived_ms.map(|at| ("vitals.last_arrived_ms", at.to_string())));
+        let stamped = self.last_stamped_ms.filter(|_| self.last_stamped_ms != self.last_arrived_ms);
+        pairs.extend(stamped.map(|at| ("vitals.last_stamped_ms", at.to_string())));
+        pairs.extend(self.partitions.map(|count| ("vitals.partitions", count.to_string())));
+        pairs.extend((self.keyless > 0).then(|| ("vitals.keyless", self.keyless.to_string())));
         pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
     }
 
@@ -118,6 +131,7 @@ impl Footer {
             other => return Err(format!("its footer has `vitals.kind` = `{other}`")),
         };
         let optional = |key: &str| find(key).map(|text| number(key, text)).transpose();
+        let last_arrived_ms = optional("vitals.last_arrived_ms")?;
         let footer = Footer {
             format,
             chain: text("vitals.chain")?.to_owned(),
@@ -125,7 +139,10 @@ impl Footer {
             first: number("vitals.first", text("vitals.first")?)?,
             next: number("vitals.next", text("vitals.next")?)?,
             last_offset: optional("vitals.last_offset")?,
-            last_arrived_ms: optional("vitals.last_arrived_ms")?,
+            last_arrived_ms,
+            last_stamped_ms: optional("vitals.last_stamped_ms")?.or(last_arrived_ms),
+            partitions: find("vitals.partitions").map(|text| number("vitals.partitions", text)).transpose()?,
+            keyless: find("vitals.keyless").map_or(Ok(0), |text| number("vitals.keyless", text))?,
             readings: number("vitals.readings", text("vitals.readings")?)?,
             dead: number("vitals.dead", text("vitals.dead")?)?,
             writer: text("vitals.writer")?.to_owned(),

@@ -3,7 +3,7 @@
 //! Each is a loop of its own over the lake, and none waits for another. One that fails says so, and tries again later: what
 //! devices send is stored all the same.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -15,7 +15,10 @@ use crate::{
         now_ms,
     },
     model::training::TrainOptions,
-    score::follow::{Follower, Share, announce},
+    score::{
+        follow::{Follower, Share, announce},
+        lock::ScorerLock,
+    },
     train::{self, Span, due_in},
 };
 
@@ -51,6 +54,72 @@ pub struct StageOptions {
     /// How often to train; `None` never.
     pub train_every: Option<Duration>,
     pub training: TrainOptions,
+}
+
+/// A scorer that follows what a worker writes.
+pub struct Scoring {
+    standing: watch::Receiver<Standing>,
+    stop: watch::Sender<bool>,
+    scorer: JoinHandle<Option<(ScorerLock, Follower)>>,
+}
+
+impl Scoring {
+    /// Starts it. In a folder one process at a time scores: while another one does, this one waits for its turn. `landed`
+    /// tells of what ingest writes.
+    pub fn start(store: &Store, folder: &Path, landed: watch::Receiver<Ingested>) -> Scoring {
+        let (stop, stopped) = watch::channel(false);
+        let (told, standing) = watch::channel(Standing::default());
+        let mut loops = Loop { store: store.clone(), told: Arc::new(told), stopped };
+        let folder = folder.to_path_buf();
+        let scorer = tokio::spawn(async move {
+            let lock = loops.turn(&folder).await?;
+            Some((lock, loops.score(landed).await))
+        });
+        Scoring { standing, stop, scorer }
+    }
+
+    /// How it stands, as it goes.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Ends it. What has landed by now gets its verdicts, and devices' states are kept.
+    ///
+    /// # Errors
+    /// What kept the last verdicts from being written; the next start writes them.
+    pub async fn stop(self) -> anyhow::Result<Standing> {
+        self.stop.send_replace(true);
+        let scorer = self.scorer.await?;
+        let standing = self.standing.borrow().clone();
+        match scorer {
+            Some((_lock, follower)) => last_look(follower, standing).await,
+            // Another process has its turn, and judges what landed here as well.
+            None => Ok(standing),
+        }
+    }
+}
+
+/// Scores what has landed by now, and keeps devices' states.
+async fn last_look(mut follower: Follower, mut standing: Standing) -> anyhow::Result<Standing> {
+    let look = look(&mut follower).await?;
+    standing.scored += look.0;
+    standing.outliers += look.1;
+    follower.checkpoint(true).await?;
+    Ok(standing)
+}
+
+/// What the stages behind the broker did, in words.
+pub fn describe(standing: &Standing) -> String {
+    let model = if standing.model.is_empty() { "no model" } else { &standing.model };
+    let mut text =
+        format!("scored {} readings with {model}, {} outliers or artifacts", standing.scored, standing.outliers);
+    if standing.trained > 0 {
+        text.push_str(&format!("; {} models trained, {} put in force", standing.trained, standing.promoted));
+    }
+    if standing.closed > 0 {
+        text.push_str(&format!("; {} days closed", standing.closed));
+    }
+    text
 }
 
 /// Running stages.
@@ -90,14 +159,10 @@ impl Stages {
     pub async fn stop(self) -> anyhow::Result<Standing> {
         self.stop.send_replace(true);
         self.trainer.abort();
-        let mut follower = self.scorer.await?;
+        let follower = self.scorer.await?;
         self.compactor.await?;
-        let mut standing = self.standing.borrow().clone();
-        let look = look(&mut follower).await?;
-        standing.scored += look.0;
-        standing.outliers += look.1;
-        follower.checkpoint(true).await?;
-        Ok(standing)
+        let standing = self.standing.borrow().clone();
+        last_look(follower, standing).await
     }
 }
 
@@ -141,6 +206,22 @@ impl Loop {
             _ = self.stopped.wait_for(|stop| *stop) => true,
             () = tokio::time::sleep(pause) => false,
             () = woken => false,
+        }
+    }
+
+    /// The right to score, as soon as no other process has it; `None` where the stop comes first.
+    async fn turn(&mut self, folder: &Path) -> Option<ScorerLock> {
+        let mut told = false;
+        loop {
+            match ScorerLock::take(folder, Share::WHOLE) {
+                Ok(lock) => return Some(lock),
+                Err(e) if !told => tracing::info!("{e}; this one takes over when it ends"),
+                Err(_) => {}
+            }
+            told = true;
+            if self.rest(RETRY.0, std::future::pending()).await {
+                return None;
+            }
         }
     }
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -101,11 +102,18 @@ def find_program(root: Path) -> Path:
     return (root / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "vitals").resolve()
 
 
+# Below the ports that systems give to outgoing connections, so that nobody is given the one of a server that is away
+# for a moment. In an order of chance, as several runs may go on at once; none is given twice in a run.
+_ports = iter(random.sample(range(20_000, 32_768), 12_768))
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 that nothing listens on now, and that is free again when its server restarts."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Failed("no port is free")
 
 
 class Process:
@@ -164,6 +172,9 @@ class Lab:
         self.folder = Path(tempfile.mkdtemp(prefix=f"vitals-{name}-"))
         self.processes: list = []
         self.numbers = itertools.count(1)
+
+    # For engines, which can't import this file: it imports theirs.
+    free_port = staticmethod(free_port)
 
     # ---- processes
 

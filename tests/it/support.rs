@@ -9,7 +9,7 @@ use vitals::{
     ingest::slice::Slice,
     lake::{
         Store,
-        landing::{self, FORMAT, Footer, Kind, Put},
+        landing::{self, Footer, Kind, Put},
     },
     query::{Engine, LocalEngine, Options, Statement},
     reading::{NO_VITALS, Reading, Reason, Vital},
@@ -45,17 +45,11 @@ pub async fn land(store: &Store, chain: &str, first: i64, outcomes: &[Outcome]) 
     }
     let next = first + outcomes.len() as i64;
     let footer = Footer {
-        format: FORMAT,
-        chain: chain.to_owned(),
-        partition: 0,
-        first,
-        next,
         last_offset: outcomes.last().map(|_| next - 1),
         last_arrived_ms: outcomes.last().map(|last| last.arrived_ms),
         readings: slice.readings(),
         dead: slice.dead(),
-        writer: "test".to_owned(),
-        kind: Kind::Slice,
+        ..Footer::empty(Kind::Slice, chain, 0, first, next, "test")
     };
     let file = slice.encode(&footer).unwrap();
     assert_eq!(landing::put(store, chain, 0, first, file).await.unwrap(), Put::Done);

@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use object_store::memory::InMemory;
 use vitals::{
     ingest::worker::{Ingested, Worker, WorkerOptions},
     lake::{Store, landing},
-    log::{Bounds, LogEvent, Record, Source},
+    log::{Bounds, LogEvent, Lookup, Record, Records, Source},
 };
 
 use crate::{
@@ -25,6 +24,8 @@ struct Fixed {
     end: i64,
     at: i64,
     assigned: bool,
+    /// It was said where to begin.
+    begun: bool,
     paused: bool,
     /// Milliseconds between records: another log has other times.
     step_ms: i64,
@@ -32,11 +33,29 @@ struct Fixed {
 
 impl Fixed {
     fn new(start: i64, end: i64) -> Fixed {
-        Fixed { start, end, at: start, assigned: false, paused: false, step_ms: 1000 }
+        Fixed { start, end, at: start, assigned: false, begun: false, paused: false, step_ms: 1000 }
     }
 
     fn arrived_ms(&self, offset: i64) -> i64 {
         MARCH + offset * self.step_ms
+    }
+}
+
+/// What a [`Fixed`] log holds.
+struct Held {
+    start: i64,
+    end: i64,
+    step_ms: i64,
+}
+
+#[async_trait]
+impl Lookup for Held {
+    async fn bounds(&self, _: i32) -> anyhow::Result<Bounds> {
+        Ok(Bounds { start: self.start, end: self.end })
+    }
+
+    async fn stamped_at(&self, _: i32, offset: i64) -> anyhow::Result<Option<i64>> {
+        Ok((self.start..self.end).contains(&offset).then(|| MARCH + offset * self.step_ms))
     }
 }
 
@@ -46,12 +65,16 @@ impl Source for Fixed {
         "fixed"
     }
 
+    fn lookup(&self) -> Arc<dyn Lookup> {
+        Arc::new(Held { start: self.start, end: self.end, step_ms: self.step_ms })
+    }
+
     async fn next(&mut self, _: Duration) -> anyhow::Result<LogEvent> {
         if !self.assigned {
             self.assigned = true;
             return Ok(LogEvent::Assigned(vec![0]));
         }
-        if self.paused {
+        if self.paused || !self.begun {
             tokio::time::sleep(Duration::from_millis(1)).await;
             return Ok(LogEvent::Idle);
         }
@@ -65,29 +88,23 @@ impl Source for Fixed {
             9 => "not json".to_owned(),
             _ => format!(r#"{{"timestamp":{arrived_ms},"heart_rate":{offset}}}"#),
         };
-        let device = Some(format!("device_{}", offset % 3).into());
-        Ok(LogEvent::Records(vec![Record { partition: 0, offset, arrived_ms, device, payload: Bytes::from(payload) }]))
-    }
-
-    async fn bounds(&mut self, _: i32) -> anyhow::Result<Bounds> {
-        Ok(Bounds { start: self.start, end: self.end })
-    }
-
-    async fn arrived_at(&mut self, _: i32, offset: i64) -> anyhow::Result<Option<i64>> {
-        Ok((self.start..self.end).contains(&offset).then(|| self.arrived_ms(offset)))
+        let (device, stamped_ms) = (format!("device_{}", offset % 3), arrived_ms);
+        let (device, payload) = (Some(device.as_str()), payload.as_bytes());
+        let record = Record { partition: 0, offset, arrived_ms, stamped_ms, device, payload };
+        Ok(LogEvent::Records(Records::from_iter([record])))
     }
 
     async fn seek(&mut self, _: i32, offset: i64) -> anyhow::Result<()> {
-        self.at = offset;
+        (self.at, self.begun) = (offset, true);
         Ok(())
     }
 
-    async fn pause(&mut self, _: i32) -> anyhow::Result<()> {
+    async fn pause(&mut self, _: &[i32]) -> anyhow::Result<()> {
         self.paused = true;
         Ok(())
     }
 
-    async fn resume(&mut self, _: i32) -> anyhow::Result<()> {
+    async fn resume(&mut self, _: &[i32]) -> anyhow::Result<()> {
         self.paused = false;
         Ok(())
     }

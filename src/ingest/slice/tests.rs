@@ -8,13 +8,19 @@ use crate::lake::landing::Kind;
 
 const NOW: i64 = 1_795_410_000_000;
 
-fn record(offset: i64, device: Option<&str>, payload: impl Into<Bytes>) -> Record {
-    Record { partition: 3, offset, arrived_ms: NOW + offset, device: device.map(Into::into), payload: payload.into() }
+type Sent = (i64, Option<String>, Vec<u8>);
+
+fn record(offset: i64, device: Option<&str>, payload: impl Into<Vec<u8>>) -> Sent {
+    (offset, device.map(str::to_owned), payload.into())
 }
 
-fn slice_of(records: &[Record]) -> Slice {
+fn slice_of(records: &[Sent]) -> Slice {
     let (mut slice, mut parser) = (Slice::new("test", 3), Parser::new());
-    records.iter().for_each(|record| slice.push(&mut parser, record));
+    for (offset, device, payload) in records {
+        let arrived_ms = NOW + offset;
+        let (offset, stamped_ms, device) = (*offset, arrived_ms, device.as_deref());
+        slice.push(&mut parser, Record { partition: 3, offset, arrived_ms, stamped_ms, device, payload });
+    }
     slice
 }
 

@@ -4,8 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
 use super::SpoolError;
 use super::frame::{self, Decoded, Frame, MAX_FRAME};
 
@@ -177,13 +175,13 @@ fn copy_tail(file: &Path, from: u64, aside: &Path) -> io::Result<()> {
 }
 
 /// Up to [`CHUNK`] bytes of `[from, end)`.
-fn read_chunk(reader: &mut File, file: &Path, from: u64, end: u64) -> Result<Bytes, SpoolError> {
+fn read_chunk(reader: &mut File, file: &Path, from: u64, end: u64) -> Result<Vec<u8>, SpoolError> {
     let mut chunk = vec![0; end.saturating_sub(from).min(CHUNK) as usize];
     reader
         .seek(SeekFrom::Start(from))
         .and_then(|_| reader.read_exact(&mut chunk))
         .map_err(|e| SpoolError::io("read", file, e))?;
-    Ok(Bytes::from(chunk))
+    Ok(chunk)
 }
 
 /// Why [`frames`] came to an end.
@@ -213,17 +211,17 @@ fn frames<'a>(chunk: &'a [u8], mut floor: i64, mut visit: impl FnMut(Frame<'a>))
     (used, Stop::Whole)
 }
 
-/// The whole frames from byte `from` of a segment, about a megabyte of them and at least one: calls `visit` with the
-/// bytes that the frames are in and each frame. Gives the byte after the last.
+/// The whole frames from byte `from` of a segment, about a megabyte of them and at least one: calls `visit` with
+/// each. Gives the byte after the last.
 pub fn read(
     reader: &mut File,
     file: &Path,
     from: u64,
     segment: Segment,
-    mut visit: impl FnMut(&Bytes, Frame<'_>),
+    visit: impl FnMut(Frame<'_>),
 ) -> Result<u64, SpoolError> {
     let chunk = read_chunk(reader, file, from, segment.bytes)?;
-    let (used, stop) = frames(&chunk, segment.first, |frame| visit(&chunk, frame));
+    let (used, stop) = frames(&chunk, segment.first, visit);
     let what = match stop {
         Stop::Damaged(what) => what,
         Stop::Partial if used == 0 => "an incomplete record",

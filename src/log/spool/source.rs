@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::queue::{Shared, Synced};
 use super::segment::{self, Segment};
 use super::{PARTITION, SpoolError};
-use crate::log::{Bounds, LogEvent, Record, Source};
+use crate::log::{Bounds, LogEvent, Lookup, Record, Records, Source};
 
-/// Reads a spool's synced records, in order, while others append. Payloads are slices of the chunk that was read, about
-/// a megabyte: who keeps one for long should copy it.
+/// Reads a spool's synced records, in order, while others append, about a megabyte at a time.
 pub struct SpoolSource {
     dir: PathBuf,
     chain: String,
@@ -56,7 +54,7 @@ impl SpoolSource {
     }
 
     /// Reads one chunk; empty where all of it is below the wanted offset.
-    async fn read(&mut self, place: Place, segment: Segment, from: u64) -> Result<Vec<Record>, SpoolError> {
+    async fn read(&mut self, place: Place, segment: Segment, from: u64) -> Result<Records, SpoolError> {
         let path = segment::path(&self.dir, segment.first);
         let open = self.file.take().filter(|(first, _)| *first == segment.first).map(|(_, file)| file);
         let reading = tokio::task::spawn_blocking(move || {
@@ -64,15 +62,16 @@ impl SpoolSource {
                 Some(file) => file,
                 None => File::open(&path).map_err(|e| SpoolError::io("open", &path, e))?,
             };
-            let mut records = Vec::new();
-            let read = segment::read(&mut file, &path, from, segment, |chunk, frame| {
+            let mut records = Records::default();
+            let read = segment::read(&mut file, &path, from, segment, |frame| {
                 if frame.offset >= place.offset {
                     records.push(Record {
                         partition: PARTITION,
                         offset: frame.offset,
                         arrived_ms: frame.arrived_ms,
-                        device: Some(frame.device.into()),
-                        payload: slice_of(chunk, frame.payload),
+                        stamped_ms: frame.arrived_ms,
+                        device: Some(frame.device),
+                        payload: frame.payload,
                     });
                 }
             })?;
@@ -80,7 +79,7 @@ impl SpoolSource {
         });
         let (file, records, read) = joined(reading.await, &self.dir)?;
         self.file = Some((segment.first, file));
-        let offset = records.last().map_or(place.offset, |record| record.offset + 1);
+        let offset = records.iter().last().map_or(place.offset, |record| record.offset + 1);
         self.place = Some(Place { offset, read: Some((segment.first, read)) });
         Ok(records)
     }
@@ -106,6 +105,10 @@ impl SpoolSource {
 impl Source for SpoolSource {
     fn chain(&self) -> &str {
         &self.chain
+    }
+
+    fn lookup(&self) -> Arc<dyn Lookup> {
+        Arc::new(SpoolLookup { dir: self.dir.clone(), synced: self.synced.clone() })
     }
 
     async fn next(&mut self, wait: Duration) -> anyhow::Result<LogEvent> {
@@ -136,51 +139,21 @@ impl Source for SpoolSource {
         }
     }
 
-    async fn bounds(&mut self, partition: i32) -> anyhow::Result<Bounds> {
-        check(partition)?;
-        let synced = self.synced.borrow();
-        Ok(Bounds { start: synced.segments.first().map_or(synced.next, |segment| segment.first), end: synced.next })
-    }
-
-    async fn arrived_at(&mut self, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
-        check(partition)?;
-        let segments = self.synced.borrow().segments.clone();
-        let first = segment_of(&segments, offset);
-        let Some(&segment) = segments.iter().find(|segment| segment.first == first && first <= offset) else {
-            return Ok(None);
-        };
-        let path = segment::path(&self.dir, first);
-        let searching = tokio::task::spawn_blocking(move || {
-            let mut file = File::open(&path).map_err(|e| SpoolError::io("open", &path, e))?;
-            let (mut from, mut found, mut past) = (0, None, false);
-            while from < segment.bytes && !past {
-                from = segment::read(&mut file, &path, from, segment, |_, frame| {
-                    if frame.offset == offset {
-                        found = Some(frame.arrived_ms);
-                    }
-                    past |= frame.offset >= offset;
-                })?;
-            }
-            Ok(found)
-        });
-        Ok(joined(searching.await, &self.dir)?)
-    }
-
     async fn seek(&mut self, partition: i32, offset: i64) -> anyhow::Result<()> {
         check(partition)?;
         self.place = Some(Place { offset, read: None });
         Ok(())
     }
 
-    async fn pause(&mut self, partition: i32) -> anyhow::Result<()> {
-        check(partition)?;
-        self.paused = true;
+    async fn pause(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
+        partitions.iter().try_for_each(|&partition| check(partition))?;
+        self.paused |= !partitions.is_empty();
         Ok(())
     }
 
-    async fn resume(&mut self, partition: i32) -> anyhow::Result<()> {
-        check(partition)?;
-        self.paused = false;
+    async fn resume(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
+        partitions.iter().try_for_each(|&partition| check(partition))?;
+        self.paused &= partitions.is_empty();
         Ok(())
     }
 
@@ -208,15 +181,49 @@ impl Source for SpoolSource {
     }
 }
 
+/// What a spool holds.
+struct SpoolLookup {
+    dir: PathBuf,
+    synced: watch::Receiver<Synced>,
+}
+
+#[async_trait]
+impl Lookup for SpoolLookup {
+    async fn bounds(&self, partition: i32) -> anyhow::Result<Bounds> {
+        check(partition)?;
+        let synced = self.synced.borrow();
+        Ok(Bounds { start: synced.segments.first().map_or(synced.next, |segment| segment.first), end: synced.next })
+    }
+
+    async fn stamped_at(&self, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
+        check(partition)?;
+        let segments = self.synced.borrow().segments.clone();
+        let first = segment_of(&segments, offset);
+        let Some(&segment) = segments.iter().find(|segment| segment.first == first && first <= offset) else {
+            return Ok(None);
+        };
+        let path = segment::path(&self.dir, first);
+        let searching = tokio::task::spawn_blocking(move || {
+            let mut file = File::open(&path).map_err(|e| SpoolError::io("open", &path, e))?;
+            let (mut from, mut found, mut past) = (0, None, false);
+            while from < segment.bytes && !past {
+                from = segment::read(&mut file, &path, from, segment, |frame| {
+                    if frame.offset == offset {
+                        found = Some(frame.arrived_ms);
+                    }
+                    past |= frame.offset >= offset;
+                })?;
+            }
+            Ok(found)
+        });
+        Ok(joined(searching.await, &self.dir)?)
+    }
+}
+
 /// The name of the segment that holds `offset`, or of the next after it.
 fn segment_of(segments: &[Segment], offset: i64) -> i64 {
     let after = segments.partition_point(|segment| segment.first <= offset);
     segments.get(after.saturating_sub(1)).map_or(offset, |segment| segment.first)
-}
-
-/// `part`, which is a part of `chunk`, sharing its memory.
-fn slice_of(chunk: &Bytes, part: &[u8]) -> Bytes {
-    if part.is_empty() { Bytes::new() } else { chunk.slice_ref(part) }
 }
 
 /// The result of work on another thread.

@@ -59,7 +59,7 @@ impl Running {
     /// Device and payload of what is in the spool.
     pub async fn stored(&self) -> Vec<(String, Vec<u8>)> {
         let records = read_from(&mut self.spool.source(), 0).await.unwrap();
-        records.into_iter().map(|r| (r.device.unwrap().into_string(), r.payload.to_vec())).collect()
+        records.into_iter().map(|r| (r.device.unwrap(), r.payload)).collect()
     }
 }
 

@@ -1,0 +1,243 @@
+//! What a worker does beside the reading: finding out where a partition goes on, encoding slices, writing them.
+//!
+//! Each is a task of its own that tries a failing store or log again, ever more slowly, and says so. How much memory all of
+//! them take together is counted in [`Writers::bytes`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context;
+use tokio::{sync::Semaphore, sync::watch, task::JoinHandle};
+
+use super::slice::Slice;
+use crate::{
+    lake::{
+        Store, StoreError,
+        landing::{self, Footer, Put},
+    },
+    log::{Bounds, Lookup},
+};
+
+/// The first and the longest pause between tries of what fails.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How long a failing store is tried once the worker is to end.
+pub const LAST_TRIES: Duration = Duration::from_secs(5);
+
+/// How many partitions ask for their place at a time.
+const STARTERS: usize = 32;
+
+/// How many files are under way to the store at a time.
+const UPLOADS: usize = 64;
+
+/// A moment that also ages while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    clock: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Moment {
+        Moment { clock: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// How long ago it was; a wall clock that was set forward makes it longer, never shorter.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+/// Where a partition goes on: the head of its chain, and what the log holds of it.
+#[derive(Debug)]
+pub struct Start {
+    pub head: Option<Footer>,
+    pub bounds: Bounds,
+    /// The time that the log keeps with the head's last record, where the log has it.
+    pub head_stamped_ms: Option<i64>,
+}
+
+/// What came of writing a slice.
+#[derive(Debug)]
+pub enum Outcome {
+    Put(Put),
+    /// The store failed for so long that the key may have been used and deleted meanwhile.
+    Stale,
+}
+
+/// A slice that was written, or was not.
+#[derive(Debug)]
+pub struct Written {
+    pub outcome: anyhow::Result<Outcome>,
+    pub footer: Footer,
+    pub bytes: u64,
+    pub took: Duration,
+}
+
+/// How long something is tried.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// `None`: for ever.
+    pub limit: Option<Duration>,
+    /// Once this turns true, for [`LAST_TRIES`] only: somebody wants to go.
+    pub hurry: watch::Receiver<bool>,
+    /// How long the head of a chain that was seen is believed.
+    pub fresh: Duration,
+}
+
+/// Reads heads and writes slices.
+#[derive(Debug, Clone)]
+pub struct Writers {
+    store: Store,
+    patience: Patience,
+    starters: Arc<Semaphore>,
+    encoders: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Writers {
+    /// Into a store. As many slices are encoded at a time as there are processors.
+    pub fn new(store: Store, patience: Patience) -> Writers {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let permits = |n| Arc::new(Semaphore::new(n));
+        let (starters, encoders, uploads) = (permits(STARTERS), permits(cores), permits(UPLOADS));
+        Writers { store, patience, starters, encoders, uploads, bytes: Arc::default() }
+    }
+
+    /// The memory of slices and files that are being written, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Asks lake and log where a partition goes on, until both have answered.
+    pub fn start(
+        &self,
+        lookup: Arc<dyn Lookup>,
+        chain: &str,
+        partition: i32,
+        done: impl FnOnce(anyhow::Result<Start>) + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (all, chain) = (self.clone(), chain.to_owned());
+        tokio::spawn(async move {
+            // The semaphore is never closed; were it, nothing would be lost by going on.
+            let _permit = all.starters.acquire().await;
+            done(all.place(&*lookup, &chain, partition).await);
+        })
+    }
+
+    async fn place(&self, lookup: &dyn Lookup, chain: &str, partition: i32) -> anyhow::Result<Start> {
+        let head = tried(&self.patience, || async { again(landing::head(&self.store, chain, partition).await) });
+        let head = head.await.with_context(|| format!("looking for the end of `{chain}` partition {partition}"))?;
+        let asked = || format!("asking the log about partition {partition}");
+        let bounds = tried(&self.patience, || async { Ok(lookup.bounds(partition).await) });
+        let bounds = bounds.await.with_context(asked)?;
+        let last = head.as_ref().and_then(|head| head.last_offset).filter(|&offset| offset >= bounds.start);
+        let head_stamped_ms = match last {
+            Some(offset) if offset < bounds.end => {
+                let asking = tried(&self.patience, || async { Ok(lookup.stamped_at(partition, offset).await) });
+                asking.await.with_context(asked)?
+            }
+            _ => None,
+        };
+        Ok(Start { head, bounds, head_stamped_ms })
+    }
+
+    /// Encodes a slice and writes it as the link that `footer` describes.
+    pub fn put(&self, slice: Slice, footer: Footer, done: impl FnOnce(Written) + Send + 'static) -> JoinHandle<()> {
+        let all = self.clone();
+        let held = Held::new(&self.bytes, slice.bytes());
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let (outcome, bytes) = all.write(slice, &footer, held).await;
+            done(Written { outcome, footer, bytes, took: begun.elapsed() });
+        })
+    }
+
+    async fn write(&self, slice: Slice, footer: &Footer, mut held: Held) -> (anyhow::Result<Outcome>, u64) {
+        let described = footer.clone();
+        let encoded = {
+            let _permit = self.encoders.acquire().await;
+            tokio::task::spawn_blocking(move || slice.encode(&described)).await
+        };
+        let file = match encoded.map_err(anyhow::Error::from).and_then(|file| file.map_err(anyhow::Error::from)) {
+            Ok(file) => file,
+            Err(e) => return (Err(e.context("encoding a slice")), 0),
+        };
+        held.set(file.len());
+        let (_permit, seen) = (self.uploads.acquire().await, Moment::now());
+        let put = tried(&self.patience, || async {
+            if seen.elapsed() >= self.patience.fresh {
+                return Ok(Ok(Outcome::Stale));
+            }
+            let put = landing::put(&self.store, &footer.chain, footer.partition, footer.first, file.clone()).await;
+            again(put.map(Outcome::Put))
+        });
+        (put.await, file.len() as u64)
+    }
+}
+
+/// Bytes that are counted for as long as this is there.
+struct Held {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(all: &Arc<AtomicUsize>, bytes: usize) -> Held {
+        all.fetch_add(bytes, Relaxed);
+        Held { all: Arc::clone(all), bytes }
+    }
+
+    fn set(&mut self, bytes: usize) {
+        self.all.fetch_add(bytes, Relaxed);
+        self.all.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// What a store said: `Ok` of an error that may go away, `Err` of one that stays.
+fn again<T>(said: Result<T, StoreError>) -> anyhow::Result<anyhow::Result<T>> {
+    match said {
+        Ok(value) => Ok(Ok(value)),
+        Err(e @ StoreError::Failed { .. }) => Ok(Err(e.into())),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Does something until it succeeds, fails for good (the outer error), or patience ends.
+async fn tried<T, F>(patience: &Patience, doing: impl Fn() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<anyhow::Result<T>>>,
+{
+    let (mut pause, begun) = (RETRY.0, Instant::now());
+    let mut hurried: Option<Instant> = None;
+    let mut hurry = patience.hurry.clone();
+    loop {
+        let failed = match doing().await? {
+            Ok(done) => return Ok(done),
+            Err(e) => e,
+        };
+        let given_up = hurried.is_some_and(|since| since.elapsed() >= LAST_TRIES);
+        if given_up || patience.limit.is_some_and(|limit| begun.elapsed() >= limit) {
+            return Err(failed);
+        }
+        tracing::warn!("{failed:#}; trying again in {:.1} s", pause.as_secs_f64());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(_) = hurry.wait_for(|hurry| *hurry), if hurried.is_none() => hurried = Some(Instant::now()),
+        }
+        pause = if hurried.is_some() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+    }
+}

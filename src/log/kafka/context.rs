@@ -1,0 +1,151 @@
+//! What librdkafka calls back for: assignments, errors, messages of its own, tokens.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+use tokio::{runtime::Handle, sync::Notify};
+
+use super::Settings;
+use crate::aws::msk;
+
+/// Partitions that come or go.
+#[derive(Debug)]
+pub(super) enum Rebalance {
+    Assign(Vec<i32>),
+    Revoke(Vec<i32>),
+}
+
+/// The context of every client of ours.
+pub(super) struct Context {
+    /// Whose tokens are wanted, with AWS IAM.
+    iam_region: Option<String>,
+    runtime: Handle,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    /// Partitions are let go at once: nobody asks any more.
+    pub(super) closing: AtomicBool,
+    pub(super) rebalanced: AtomicU64,
+    /// What went wrong last on the way to the brokers.
+    last_error: Mutex<Option<String>>,
+    /// Something waits in the queue.
+    pub(super) ready: Arc<Notify>,
+}
+
+impl Context {
+    /// For a client with these settings, in a Tokio runtime.
+    pub(super) fn new(settings: &Settings) -> Context {
+        Context {
+            iam_region: settings.iam_region(),
+            runtime: Handle::current(),
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+            rebalanced: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            ready: Arc::default(),
+        }
+    }
+
+    /// A change of the assignment, as if the group had made it.
+    pub(super) fn push(&self, change: Rebalance) {
+        lock(&self.rebalances).push_back(change);
+    }
+
+    /// The next change of the assignment.
+    pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
+        lock(&self.rebalances).pop_front()
+    }
+
+    /// What went wrong last on the way to the brokers, if anything has.
+    pub(super) fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Failed connections are told as errors too, once, and are retried without end.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!("kafka: {message}");
+            }
+            _ => tracing::debug!(facility, "kafka: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let text = match error.rdkafka_error_code() {
+            // Told where it is waited for.
+            Some(RDKafkaErrorCode::PartitionEOF) => return,
+            // A broker among others that is away is no news while another one answers.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => {
+                tracing::debug!("kafka: {reason}");
+                format!("a broker can't be reached: {reason}")
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                // The reason stands in the error before it.
+                if lock(&self.last_error).is_none() {
+                    *lock(&self.last_error) = Some("no broker can be reached".to_owned());
+                }
+                tracing::warn!("kafka: no broker can be reached; trying on");
+                return;
+            }
+            _ => {
+                tracing::warn!("kafka: {reason}");
+                reason.to_owned()
+            }
+        };
+        *lock(&self.last_error) = Some(text);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let region = self.iam_region.clone().ok_or("no AWS region is known")?;
+        let runtime = self.runtime.clone();
+        // Called in the middle of asynchronous work, which must not be blocked on from its own threads.
+        let thread = std::thread::spawn(move || runtime.block_on(msk::token(&region)));
+        let token = thread.join().map_err(|_| "signing a token ended badly")?.map_err(|e| format!("{e:#}"))?;
+        Ok(OAuthToken { token: token.text, principal_name: String::new(), lifetime_ms: token.expires_ms })
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Notes what changes; the source answers when ingest is ready for it.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, change: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        self.rebalanced.fetch_add(1, Relaxed);
+        if self.closing.load(Relaxed) {
+            // The consumer is going: what fails now changes nothing.
+            let _ = consumer.incremental_unassign(&match consumer.assignment() {
+                Ok(assigned) => assigned,
+                Err(_) => TopicPartitionList::new(),
+            });
+            return;
+        }
+        let change = match change {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(partitions),
+            _ => Rebalance::Revoke(partitions),
+        };
+        tracing::info!(?change, "kafka: partitions are dealt out anew");
+        self.push(change);
+        self.ready.notify_one();
+    }
+}

@@ -1,0 +1,433 @@
+//! A topic as ingest reads it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use rdkafka::{
+    Message, Offset, Timestamp, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
+};
+use tokio::time::Instant;
+
+use super::{
+    Settings,
+    context::{Context, Rebalance},
+    topic::{self, ANSWER},
+};
+use crate::{
+    lake::now_ms,
+    log::{Bounds, LogEvent, Lookup, Record, Records, Source},
+};
+
+/// How a topic is read.
+#[derive(Debug, Clone)]
+pub struct SourceOptions {
+    pub topic: String,
+    /// The chain's name in the lake.
+    pub chain: String,
+    /// Workers of one group share the partitions.
+    pub group: String,
+    /// How many partitions the topic has.
+    pub partitions: i32,
+    /// Take producers' times where the topic has them.
+    pub create_time: bool,
+    /// The most memory for records that were fetched and not read yet, in bytes.
+    pub queue_bytes: usize,
+    /// End once everything was read that was there.
+    pub until_end: bool,
+}
+
+/// How many bytes of records are handed over at a time, and how many records.
+const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_RECORDS: usize = 8192;
+
+/// How often what the lake holds is committed, for those who watch the lag.
+const COMMIT: Duration = Duration::from_secs(1);
+
+/// Reads a topic as a member of a group.
+pub struct KafkaSource {
+    consumer: Arc<BaseConsumer<Context>>,
+    lookup: Arc<KafkaLookup>,
+    options: SourceOptions,
+    /// Where to begin with partitions that were given to us and are not read yet.
+    waiting: BTreeMap<i32, i64>,
+    /// Partitions that are read.
+    reading: BTreeSet<i32>,
+    /// Partitions of ours, read or not.
+    ours: BTreeSet<i32>,
+    /// Partitions that were revoked, and are let go with the next look.
+    going: Vec<i32>,
+    /// Partitions that rest, read or not.
+    paused: BTreeSet<i32>,
+    /// Partitions whose end was seen.
+    ended: BTreeSet<i32>,
+    /// What is to be committed.
+    stored: BTreeMap<i32, i64>,
+    committed: Instant,
+}
+
+impl KafkaSource {
+    /// Joins the group; partitions come with [`Source::next`].
+    ///
+    /// # Errors
+    /// Where no broker can be reached.
+    pub async fn join(settings: &Settings, options: SourceOptions) -> anyhow::Result<KafkaSource> {
+        let mut config = settings.client();
+        config.set("group.id", &options.group);
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("allow.auto.create.topics", "false");
+        // The lake says where to begin; an offset that is gone is an error to be looked at, not to be jumped over.
+        config.set("auto.offset.reset", "error");
+        config.set("enable.partition.eof", if options.until_end { "true" } else { "false" });
+        // A consumer whose queue was full would rest for a second otherwise, which makes it several times slower.
+        config.set("fetch.queue.backoff.ms", "10");
+        config.set("queued.min.messages", "1000000");
+        let queue_kbytes = (options.queue_bytes / 1024).clamp(1024, 1024 * 1024);
+        let fetch_bytes = (options.queue_bytes / 4).clamp(1024 * 1024, 16 * 1024 * 1024);
+        config.set("queued.max.messages.kbytes", queue_kbytes.to_string());
+        config.set("fetch.max.bytes", fetch_bytes.to_string());
+        config.set("message.max.bytes", (1024 * 1024).to_string());
+        settings.finish(&mut config);
+        let context = Context::new(settings);
+        let ready = Arc::clone(&context.ready);
+        let mut consumer = BaseConsumer::from_config_and_context(&config, context).context("joining the group")?;
+        consumer.set_nonempty_callback(move || ready.notify_one());
+        consumer.subscribe(&[&options.topic])?;
+        let (settings, group) = (settings.clone(), options.group.clone());
+        let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
+        let lookup = KafkaLookup { topic: options.topic.clone(), prober: Arc::new(Mutex::new(prober)) };
+        Ok(KafkaSource {
+            consumer: Arc::new(consumer),
+            lookup: Arc::new(lookup),
+            options,
+            waiting: BTreeMap::new(),
+            reading: BTreeSet::new(),
+            ours: BTreeSet::new(),
+            going: Vec::new(),
+            paused: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            stored: BTreeMap::new(),
+            committed: Instant::now(),
+        })
+    }
+
+    /// How often partitions were dealt out anew, as it goes.
+    pub fn rebalances(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let consumer = Arc::clone(&self.consumer);
+        move || consumer.context().rebalanced.load(Relaxed)
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = (i32, Offset)>) -> anyhow::Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in partitions {
+            list.add_partition_offset(&self.options.topic, partition, offset)?;
+        }
+        Ok(list)
+    }
+
+    /// Tells the group what is read from now on.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        if !self.going.is_empty() {
+            let going = std::mem::take(&mut self.going);
+            self.commit(CommitMode::Sync);
+            let read: Vec<i32> = going.iter().copied().filter(|partition| self.reading.remove(partition)).collect();
+            // The group waits for this answer, also where nothing of it was read.
+            self.consumer.incremental_unassign(&self.list(read.into_iter().map(|p| (p, Offset::Invalid)))?)?;
+        }
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            let list = self.list(waiting.iter().map(|(&partition, &offset)| (partition, Offset::Offset(offset))))?;
+            self.consumer.incremental_assign(&list).context("taking partitions")?;
+            // Who is taken anew is awake.
+            self.rest(waiting.keys().copied().collect(), true)?;
+            self.reading.extend(waiting.into_keys());
+        }
+        if self.committed.elapsed() >= COMMIT {
+            self.commit(CommitMode::Async);
+        }
+        Ok(())
+    }
+
+    /// Has those of these partitions that are paused rest, or all of them awake.
+    fn rest(&self, partitions: Vec<i32>, rest: bool) -> anyhow::Result<()> {
+        let wanted = partitions.into_iter().filter(|partition| !rest || self.paused.contains(partition));
+        let list = self.list(wanted.map(|partition| (partition, Offset::Invalid)))?;
+        match (list.count(), rest) {
+            (0, _) => Ok(()),
+            (_, true) => Ok(self.consumer.pause(&list)?),
+            (_, false) => Ok(self.consumer.resume(&list)?),
+        }
+    }
+
+    /// Commits what the lake holds. Only those who watch the lag need it, so a failure is no more than told.
+    fn commit(&mut self, mode: CommitMode) {
+        self.committed = Instant::now();
+        let stored = std::mem::take(&mut self.stored);
+        if stored.is_empty() {
+            return;
+        }
+        let committed = self
+            .list(stored.into_iter().map(|(partition, next)| (partition, Offset::Offset(next))))
+            .and_then(|list| Ok(self.consumer.commit(&list, mode)?));
+        if let Err(e) = committed {
+            tracing::debug!("committing offsets: {e:#}");
+        }
+    }
+
+    fn rebalanced(&mut self, change: Rebalance) -> anyhow::Result<LogEvent> {
+        match change {
+            Rebalance::Assign(partitions) => {
+                // The group has its answer at once; the partitions are read when it is known where to begin.
+                self.consumer.incremental_assign(&TopicPartitionList::new())?;
+                self.ours.extend(&partitions);
+                if let Ok(Some(count)) = topic::partitions(self.consumer.client(), &self.options.topic) {
+                    self.options.partitions = count;
+                }
+                Ok(LogEvent::Assigned(partitions))
+            }
+            Rebalance::Revoke(partitions) => {
+                for partition in &partitions {
+                    self.ours.remove(partition);
+                    self.waiting.remove(partition);
+                    self.paused.remove(partition);
+                    self.ended.remove(partition);
+                }
+                self.going.extend(&partitions);
+                Ok(LogEvent::Revoked(partitions))
+            }
+        }
+    }
+
+    /// What librdkafka has now, up to a batch.
+    fn poll(&mut self) -> anyhow::Result<Records> {
+        let mut records = Records::default();
+        while records.len() < BATCH_RECORDS && records.bytes() < BATCH_BYTES {
+            let message = match self.consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => message,
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.ended.insert(partition);
+                    continue;
+                }
+                Some(Err(e)) => {
+                    self.failed(e)?;
+                    continue;
+                }
+            };
+            if records.is_empty() {
+                records = Records::with_capacity(BATCH_BYTES);
+            }
+            let (arrived_ms, stamped_ms) = match message.timestamp() {
+                Timestamp::LogAppendTime(ms) => (ms, ms),
+                Timestamp::CreateTime(ms) if self.options.create_time => (ms.min(now_ms()), ms),
+                Timestamp::NotAvailable if self.options.create_time => (now_ms(), -1),
+                _ => bail!(topic::refuse_create_time(&self.options.topic)),
+            };
+            let device = message.key().map(String::from_utf8_lossy);
+            records.push(Record {
+                partition: message.partition(),
+                offset: message.offset(),
+                arrived_ms,
+                stamped_ms,
+                device: device.as_deref(),
+                payload: message.payload().unwrap_or_default(),
+            });
+        }
+        Ok(records)
+    }
+
+    /// What went wrong while reading: most of it librdkafka tries again by itself.
+    fn failed(&self, error: KafkaError) -> anyhow::Result<()> {
+        use rdkafka::error::RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                bail!("topic `{}` is gone", self.options.topic)
+            }
+            Some(Code::TopicAuthorizationFailed) => {
+                bail!("this principal may not read topic `{}`: it needs Read on it", self.options.topic)
+            }
+            Some(Code::GroupAuthorizationFailed) => {
+                bail!("this principal may not use group `{}`: it needs Read on it", self.options.group)
+            }
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                // Of which partition is not said. What was gathered is stored, and all of them begin where they are then.
+                tracing::warn!("kafka: retention has taken records that were not read yet ({error}): looking anew");
+                let all: Vec<i32> = self.reading.iter().copied().collect();
+                self.consumer.context().push(Rebalance::Revoke(all.clone()));
+                self.consumer.context().push(Rebalance::Assign(all));
+                Ok(())
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(error.into()),
+            _ => {
+                tracing::warn!("kafka: {error}; trying on");
+                Ok(())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    fn chain(&self) -> &str {
+        &self.options.chain
+    }
+
+    fn partitions(&self) -> Option<i32> {
+        Some(self.options.partitions)
+    }
+
+    fn lookup(&self) -> Arc<dyn Lookup> {
+        Arc::clone(&self.lookup) as Arc<dyn Lookup>
+    }
+
+    async fn next(&mut self, wait: Duration) -> anyhow::Result<LogEvent> {
+        let deadline = Instant::now() + wait;
+        loop {
+            self.settle()?;
+            let records = self.poll()?;
+            if !records.is_empty() {
+                return Ok(LogEvent::Records(records));
+            }
+            if let Some(change) = self.consumer.context().next_rebalance() {
+                return self.rebalanced(change);
+            }
+            if self.options.until_end && !self.ours.is_empty() && self.ours.is_subset(&self.ended) {
+                return Ok(LogEvent::End);
+            }
+            if Instant::now() >= deadline {
+                return Ok(LogEvent::Idle);
+            }
+            // Nothing is held here that a caller who gives up would lose.
+            let _ = tokio::time::timeout_at(deadline, self.consumer.context().ready.notified()).await;
+        }
+    }
+
+    async fn seek(&mut self, partition: i32, offset: i64) -> anyhow::Result<()> {
+        if !self.reading.contains(&partition) {
+            self.waiting.insert(partition, offset);
+            return Ok(());
+        }
+        // Taken back and taken again: what was fetched for the old assignment is dropped with it, whatever state the
+        // partition is in.
+        let list = self.list([(partition, Offset::Offset(offset))])?;
+        self.consumer.incremental_unassign(&list)?;
+        self.consumer.incremental_assign(&list)?;
+        self.rest(vec![partition], true)
+    }
+
+    async fn pause(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
+        self.paused.extend(partitions);
+        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains(partition)).collect(), true)
+    }
+
+    async fn resume(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
+        self.paused.retain(|partition| !partitions.contains(partition));
+        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains(partition)).collect(), false)
+    }
+
+    async fn stored(&mut self, partition: i32, next: i64) -> anyhow::Result<()> {
+        self.stored.insert(partition, next);
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        self.commit(CommitMode::Sync);
+        self.consumer.context().closing.store(true, Relaxed);
+        let consumer = Arc::clone(&self.consumer);
+        // Leaving the group waits for its coordinator.
+        let leaving = tokio::task::spawn_blocking(move || {
+            consumer.unsubscribe();
+            let until = std::time::Instant::now() + Duration::from_secs(1);
+            while std::time::Instant::now() < until && consumer.assignment().is_ok_and(|list| list.count() > 0) {
+                let _ = consumer.poll(Duration::from_millis(10));
+            }
+        });
+        let _ = leaving.await;
+    }
+}
+
+/// What a topic holds, by a consumer of its own.
+struct KafkaLookup {
+    topic: String,
+    prober: Arc<Mutex<BaseConsumer<Context>>>,
+}
+
+impl KafkaLookup {
+    /// Asks on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&BaseConsumer<Context>, &str) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (prober, topic) = (Arc::clone(&self.prober), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            // A question that panicked has left nothing half done.
+            let prober = prober.lock().unwrap_or_else(PoisonError::into_inner);
+            ask(&prober, &topic)
+        });
+        asked.await?
+    }
+}
+
+#[async_trait]
+impl Lookup for KafkaLookup {
+    async fn bounds(&self, partition: i32) -> anyhow::Result<Bounds> {
+        self.ask(move |prober, topic| {
+            let (start, end) = prober.fetch_watermarks(topic, partition, ANSWER)?;
+            Ok(Bounds { start, end })
+        })
+        .await
+    }
+
+    /// One question to each broker, however many partitions it leads.
+    async fn ends(&self, partitions: &[i32]) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let partitions = partitions.to_vec();
+        self.ask(move |prober, topic| {
+            let mut asked = TopicPartitionList::new();
+            for partition in partitions {
+                // The protocol's word for the end, where a time would stand.
+                asked.add_partition_offset(topic, partition, Offset::End)?;
+            }
+            let answered = prober.offsets_for_times(asked, ANSWER)?;
+            let end = |offset| if let Offset::Offset(end) = offset { Some(end) } else { None };
+            Ok(answered.elements().iter().filter_map(|e| Some((e.partition(), end(e.offset())?))).collect())
+        })
+        .await
+    }
+
+    async fn stamped_at(&self, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
+        self.ask(move |prober, topic| stamped_at(prober, topic, partition, offset)).await
+    }
+}
+
+/// Fetches the record at one offset for its time.
+fn stamped_at(prober: &BaseConsumer<Context>, topic: &str, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    prober.assign(&place)?;
+    let until = std::time::Instant::now() + ANSWER;
+    let found = loop {
+        match prober.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.partition() == partition => {
+                let here = message.offset() == offset;
+                break Ok(here.then(|| message.timestamp().to_millis().unwrap_or(-1)));
+            }
+            Some(Err(KafkaError::PartitionEOF(at))) if at == partition => break Ok(None),
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(e)) => tracing::debug!("kafka: {e}"),
+            None => {}
+        }
+        if std::time::Instant::now() >= until {
+            break Err(anyhow::anyhow!("no broker gave record {offset} of `{topic}` partition {partition}"));
+        }
+    };
+    prober.unassign()?;
+    found
+}

@@ -1,0 +1,158 @@
+//! Whether the topic is there, how many partitions it has, and whether its brokers stamp arrival.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use rdkafka::{
+    admin::{self, AdminClient, AdminOptions, ResourceSpecifier, TopicReplication},
+    client::Client,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{Settings, TopicAddress, context::Context};
+
+/// How long a question to the brokers may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
+
+/// The topic's setting that says whose clock stamps records.
+const STAMPED_BY: &str = "message.timestamp.type";
+
+/// A topic that is to be made where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewTopic {
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+/// Makes sure that the topic is there; gives its number of partitions.
+///
+/// # Errors
+/// Where no broker can be reached, the topic is not there and may not be made, or its records carry their producers'
+/// times and `create_time` does not allow that.
+pub async fn prepare(
+    settings: &Settings,
+    address: &TopicAddress,
+    new: NewTopic,
+    create_time: bool,
+) -> anyhow::Result<i32> {
+    let (settings, topic) = (settings.clone(), address.topic.clone());
+    let client = tokio::task::spawn_blocking(move || connect(&settings)).await??;
+    let partitions = match count(&client, &topic).await? {
+        Some(partitions) => partitions,
+        None => make(&client, &topic, new).await?,
+    };
+    if !create_time && stamped_by(&client, &topic).await?.as_deref() == Some("CreateTime") {
+        bail!(refuse_create_time(&topic));
+    }
+    Ok(partitions)
+}
+
+/// What is said of a topic whose records carry their producers' times.
+pub(super) fn refuse_create_time(topic: &str) -> String {
+    format!(
+        "topic `{topic}` keeps its producers' times ({STAMPED_BY}=CreateTime), not when records arrived\nhint: set \
+         `{STAMPED_BY}=LogAppendTime` on the topic, or take the producers' times, where they are not ahead of this \
+         machine's clock, by `--accept-create-time`"
+    )
+}
+
+/// A client that has reached a broker.
+fn connect(settings: &Settings) -> anyhow::Result<Arc<AdminClient<Context>>> {
+    let mut config = settings.client();
+    settings.finish(&mut config);
+    let client = AdminClient::from_config_and_context(&config, Context::new(settings))?;
+    reach(client.inner(), &settings.brokers)?;
+    Ok(Arc::new(client))
+}
+
+/// Waits for a broker's answer.
+pub(super) fn reach(client: &Client<Context>, brokers: &str) -> anyhow::Result<()> {
+    match client.fetch_metadata(Some("__vitals_is_anybody_there"), ANSWER) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let why = client.context().last_error().unwrap_or_else(|| e.to_string());
+            Err(anyhow::anyhow!("can't reach Kafka at {brokers}: {why}"))
+        }
+    }
+}
+
+/// The number of the topic's partitions; `None` where there is no such topic.
+async fn count(client: &Arc<AdminClient<Context>>, topic: &str) -> anyhow::Result<Option<i32>> {
+    let (client, topic) = (Arc::clone(client), topic.to_owned());
+    tokio::task::spawn_blocking(move || partitions(client.inner(), &topic)).await?
+}
+
+/// The number of the topic's partitions; `None` where there is no such topic.
+pub(super) fn partitions(client: &Client<Context>, topic: &str) -> anyhow::Result<Option<i32>> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER).with_context(|| format!("asking for topic `{topic}`"))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX))),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        // A topic that was just made has no leaders yet.
+        Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(0))),
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            bail!("this principal may not read topic `{topic}` (or it is not there): it needs Describe and Read on it")
+        }
+        Some(error) => Err(KafkaError::MetadataFetch(error)).with_context(|| format!("asking for topic `{topic}`")),
+    }
+}
+
+/// Makes the topic, so that its brokers stamp arrival.
+async fn make(client: &Arc<AdminClient<Context>>, topic: &str, new: NewTopic) -> anyhow::Result<i32> {
+    let wanted = admin::NewTopic::new(topic, new.partitions, TopicReplication::Fixed(new.replication))
+        .set(STAMPED_BY, "LogAppendTime");
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER));
+    let made = client.create_topics([&wanted], &options).await.with_context(|| format!("making topic `{topic}`"))?;
+    match made.into_iter().next() {
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+        Some(Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
+            bail!(
+                "there is no topic `{topic}`, and this principal may not make it\nhint: somebody who may makes it with \
+             {STAMPED_BY}=LogAppendTime"
+            )
+        }
+        Some(Err((_, RDKafkaErrorCode::InvalidReplicationFactor))) => bail!(
+            "there is no topic `{topic}`, and the cluster has too few brokers to make it with {} replicas\nhint: \
+             `--kafka-replication` says how many",
+            new.replication
+        ),
+        Some(Err((_, error))) => {
+            return Err(KafkaError::AdminOp(error)).with_context(|| format!("making topic `{topic}`"));
+        }
+        Some(Ok(_)) | None => tracing::info!(topic, partitions = new.partitions, "made"),
+    }
+    // Brokers learn of it one after the other.
+    for _ in 0..50 {
+        if let Some(partitions) = count(client, topic).await?.filter(|&partitions| partitions > 0) {
+            return Ok(partitions);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("topic `{topic}` was made, but no broker knows it yet; run the command again")
+}
+
+/// Whose clock stamps the topic's records; `None` where that may not be asked: the records themselves tell it too.
+async fn stamped_by(client: &AdminClient<Context>, topic: &str) -> anyhow::Result<Option<String>> {
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let described = client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+    let Some(Ok(settings)) = described.ok().and_then(|all| all.into_iter().next()) else { return Ok(None) };
+    Ok(settings.get(STAMPED_BY).and_then(|entry| entry.value.clone()))
+}
+
+/// A consumer that reads where it is told to. It names the group, as it could not read otherwise, and does not join it.
+pub(super) fn prober(settings: &Settings, group: &str) -> anyhow::Result<BaseConsumer<Context>> {
+    let mut config = settings.client();
+    config.set("group.id", group);
+    config.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+    config.set("allow.auto.create.topics", "false");
+    // One record at a time is all that is wanted of it.
+    config.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "1024").set("fetch.max.bytes", "1048576");
+    config.set("max.partition.fetch.bytes", "262144").set("message.max.bytes", "1000000");
+    settings.finish(&mut config);
+    let consumer = BaseConsumer::from_config_and_context(&config, Context::new(settings))?;
+    reach(consumer.client(), &settings.brokers)?;
+    Ok(consumer)
+}
