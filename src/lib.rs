@@ -27,8 +27,10 @@
 //! | [`report`] | what the lake says of devices, as one HTML page, in a file or served |
 //! | [`verify`] | what was sent against what is stored |
 //! | [`local`] | the embedded broker, and the stages in one process |
+//! | [`aws`] | credentials, region and endpoints of AWS |
 //! | [`cli`] | one file per command |
 
+pub mod aws;
 pub mod cli;
 pub mod evaluate;
 pub mod ingest;
