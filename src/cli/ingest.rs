@@ -57,6 +57,8 @@ fn parse_from(text: &str) -> Result<From, String> {
     }
 }
 
+const WHY_A_FOLDER: &str = "here, as the spool stands beside the lake";
+
 /// Runs the command.
 pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     let interrupted = super::on_interrupt();
@@ -64,8 +66,9 @@ pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     let options = WorkerOptions { window: args.window, hurry, ..WorkerOptions::default() };
     match args.from {
         From::Spool => {
-            let store = args.lake.open()?;
-            let spool = pipeline::open_spool(&args.lake.lake, &store).await?;
+            let folder = args.lake.folder(WHY_A_FOLDER)?;
+            let store = args.lake.open().await?;
+            let spool = pipeline::open_spool(folder, &store).await?;
             let worker = Worker::new(spool.source(), store, options);
             // Nothing is appended here, so the log ends where it ends now.
             spool.close().await;
@@ -73,8 +76,9 @@ pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
             eprintln!("{}", describe(&done));
         }
         From::Mqtt(upstream) => {
-            let store = args.lake.create()?;
-            let spool = pipeline::open_spool(&args.lake.lake, &store).await?;
+            let folder = args.lake.folder(WHY_A_FOLDER)?;
+            let store = args.lake.create().await?;
+            let spool = pipeline::open_spool(folder, &store).await?;
             let worker = tokio::spawn(Worker::new(spool.source(), store, options).run(pipeline::never()));
             eprintln!("taking `{}` from {upstream}; Ctrl-C ends", args.topic);
             let taken = subscriber::follow(&upstream, &args.topic, spool.appender(), interrupted).await;
