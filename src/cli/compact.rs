@@ -65,7 +65,7 @@ async fn score_first(lake: &LakeArgs, store: &Store) -> anyhow::Result<()> {
 
 /// Runs the command.
 pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     score_first(&args.lake, &store).await?;
     let options = CompactOptions { now_ms: now_ms(), running_day: args.now };
     let mut progress = Progress::spinner("compact");

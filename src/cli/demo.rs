@@ -14,7 +14,7 @@ use super::{
     Cli, Command, duration::parse_duration, progress::Progress, query, simulate::parse_rate, train::parse_budget,
 };
 use crate::{
-    lake::{Store, now_ms},
+    lake::{Place, Store, now_ms},
     local::{
         demo::{self, DemoOptions, Outcome},
         pipeline::describe,
@@ -106,6 +106,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let temporary;
     let folder = match &args.keep {
         Some(folder) => {
+            if let Ok(place @ Place::S3 { .. }) = Place::try_from(folder.clone().into_os_string()) {
+                return Err(super::Exit::usage(format!("`--keep {place}`: the demo needs a folder of this machine")));
+            }
             if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
                 return Err(super::Exit::usage(format!("`--keep {}`: the folder is not empty", folder.display())));
             }

@@ -37,7 +37,7 @@ pub struct ImportArgs {
 pub async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     // A file that is not there is better noticed before the first one is stored.
     args.files.iter().try_for_each(|path| super::check_file(path))?;
-    let store = args.lake.create()?;
+    let store = args.lake.create().await?;
     let now = now_ms();
     // Days that are over are closed first, so that what arrived in them stays in them.
     compact(&store, CompactOptions { now_ms: now, running_day: false }, |_| ()).await?;

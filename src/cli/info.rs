@@ -1,6 +1,9 @@
 //! `vitals info`: which program, which configuration, which lake, and how it stands.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
@@ -8,7 +11,7 @@ use serde::Serialize;
 
 use super::{LakeArgs, config::Origins};
 use crate::{
-    lake::{State, Store, layout::Day},
+    lake::{Place, State, Store, layout::Day},
     reading::time::format_rfc3339_ms,
 };
 
@@ -64,7 +67,10 @@ struct Info {
 /// The lake, as far as it can be seen.
 #[derive(Debug, Serialize)]
 struct Lake {
-    folder: PathBuf,
+    /// As `--lake` would name it.
+    place: String,
+    /// `None` where it is no folder.
+    folder: Option<PathBuf>,
     /// Which setting named it.
     origin: String,
     exists: bool,
@@ -93,12 +99,13 @@ pub async fn run(args: InfoArgs, origins: &Origins) -> anyhow::Result<ExitCode> 
 
 async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
     let mut problems: Vec<String> = origins.problem.iter().cloned().collect();
-    let folder = args.lake.clone();
+    let place = &args.lake;
     let mut lake = Lake {
+        place: place.to_string(),
+        folder: place.folder().map(Path::to_owned),
         origin: origins.of("lake").unwrap_or_else(|| "default".to_owned()),
-        exists: super::is_lake(&folder),
-        held: lake::held(&folder, &mut problems),
-        folder,
+        exists: false,
+        held: Vec::new(),
         state: None,
         state_written: None,
         model: None,
@@ -107,15 +114,10 @@ async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
         last_day: None,
         contents: Contents::default(),
     };
-    if let Err(error) = lake.folder.read_dir() {
-        if error.kind() != std::io::ErrorKind::NotFound {
-            problems.push(format!("can't use `{}` as a lake: {error}", lake.folder.display()));
-        }
-    } else if lake.exists {
-        match lake::open(&lake.folder) {
-            Ok(store) => look(&store, &mut lake, &mut problems).await,
-            Err(error) => problems.push(format!("can't use `{}` as a lake: {error}", lake.folder.display())),
-        }
+    match open(place, &mut lake, &mut problems).await {
+        Ok(Some(store)) => look(&store, &mut lake, &mut problems).await,
+        Ok(None) => {}
+        Err(why) => problems.push(why),
     }
     let machine = Machine::of_this_process();
     problems.extend(machine.problem());
@@ -123,11 +125,35 @@ async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
         schema_version: 1,
         version: env!("CARGO_PKG_VERSION"),
         target: "local",
-        target_why: "the only one so far: log and lake are folders of this machine",
+        target_why: match place {
+            Place::Folder(_) => "the only one so far: log and lake are folders of this machine",
+            Place::S3 { .. } => "the only one so far: commands run on this machine, the lake is on S3",
+        },
         config: origins.file.clone(),
         lake,
         machine,
         problems,
+    }
+}
+
+/// The lake to look at, where there is one, and who holds it.
+async fn open(place: &Place, lake: &mut Lake, problems: &mut Vec<String>) -> Result<Option<Store>, String> {
+    let folder = match place {
+        Place::Folder(folder) => folder,
+        Place::S3 { .. } => {
+            let (store, exists) = super::reach(place).await.map_err(|e| e.to_string())?;
+            lake.exists = exists;
+            return Ok(exists.then_some(store));
+        }
+    };
+    lake.exists = super::is_lake(folder);
+    lake.held = lake::held(folder, problems);
+    let cant = |error: &dyn std::fmt::Display| format!("can't use `{place}` as a lake: {error}");
+    match folder.read_dir() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cant(&error)),
+        Ok(_) if lake.exists => lake::open(folder).map(Some).map_err(|e| cant(&e)),
+        Ok(_) => Ok(None),
     }
 }
 
@@ -158,9 +184,10 @@ fn text(info: &Info) -> String {
     let config = info.config.as_ref().map(|file| file.display().to_string());
     line("config", config.unwrap_or_else(|| "no file".to_owned()));
     let lake = &info.lake;
-    line("lake", format!("{} ({})", lake.folder.display(), lake.origin));
+    line("lake", format!("{} ({})", lake.place, lake.origin));
     if !lake.exists {
-        line("", "there is no lake there: `vitals import FILE` or `vitals up` makes one".to_owned());
+        let makers = if lake.folder.is_some() { "`vitals import FILE` or `vitals up`" } else { "`vitals import FILE`" };
+        line("", format!("there is no lake there: {makers} makes one"));
     }
     for held in &lake.held {
         line("held", held.describe());

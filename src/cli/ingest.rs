@@ -146,22 +146,26 @@ fn parse_chain(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+const WHY_A_FOLDER: &str = "here, as the spool stands beside the lake";
+
 /// Runs the command.
 pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     let interrupted = super::on_interrupt();
     match &args.from {
         From::Kafka(address) => from_kafka(&args, address, interrupted).await?,
         From::Spool => {
-            let store = args.lake.open()?;
-            let spool = pipeline::open_spool(&args.lake.lake, &store).await?;
+            let folder = args.lake.folder(WHY_A_FOLDER)?;
+            let store = args.lake.open().await?;
+            let spool = pipeline::open_spool(folder, &store).await?;
             let source = spool.source();
             // Nothing is appended here, so the log ends where it ends now.
             spool.close().await;
             work(&args, source, store, interrupted.clone(), interrupted, None).await?;
         }
         From::Mqtt(upstream) => {
-            let store = args.lake.create()?;
-            let spool = pipeline::open_spool(&args.lake.lake, &store).await?;
+            let folder = args.lake.folder(WHY_A_FOLDER)?;
+            let store = args.lake.create().await?;
+            let spool = pipeline::open_spool(folder, &store).await?;
             tell(&format!("taking `{}` from {upstream}; Ctrl-C ends", args.topic));
             let follow = subscriber::follow(upstream, &args.topic, spool.appender(), interrupted.clone());
             let follow = async {
@@ -187,7 +191,7 @@ async fn from_kafka(
     interrupted: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let settings = args.kafka.settings(&address.brokers).await?;
-    let store = args.lake.create()?;
+    let store = args.lake.create().await?;
     let partitions = kafka::prepare(&settings, address, args.kafka.new_topic(), args.accept_create_time).await?;
     let options = SourceOptions {
         topic: address.topic.clone(),

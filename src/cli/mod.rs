@@ -1,20 +1,30 @@
 //! The command line: one file per command, with its arguments and a `run` that a library user could call as well.
 //!
 //! Answers go to standard output, everything said on the way to standard error. Exit codes: 0 done (an empty answer too),
-//! 1 failed, 2 the command was not understood, 3 what was asked for is not there, 4 the configuration is wrong, 130
-//! interrupted.
+//! 1 failed, 2 the command was not understood, 3 what was asked for is not there, 4 the configuration is wrong, 5 no
+//! access to AWS, 130 interrupted.
 
 use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
 };
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
-use crate::lake::Store;
+use crate::{
+    aws::NoCredentials,
+    lake::{
+        Place, Store, StoreError,
+        store::{Refusal, S3Error},
+    },
+};
 
 pub mod compact;
 pub mod completions;
@@ -165,34 +175,80 @@ impl Cli {
 /// Where the lake is.
 #[derive(Debug, Clone, Args)]
 pub struct LakeArgs {
-    /// The lake's folder
-    #[arg(long, value_name = "DIR", env = "VITALS_LAKE", default_value = ".vitals")]
-    pub lake: PathBuf,
+    /// The lake: a folder, or s3://BUCKET/PREFIX
+    #[arg(
+        long,
+        value_name = "LAKE",
+        env = "VITALS_LAKE",
+        default_value = ".vitals",
+        value_parser = OsStringValueParser::new().try_map(Place::try_from)
+    )]
+    pub lake: Place,
 }
 
 impl LakeArgs {
     /// The lake, which must be there.
-    pub fn open(&self) -> anyhow::Result<Store> {
-        if !is_lake(&self.lake) {
-            return Err(Exit::not_found(format!(
-                "there is no lake in `{}`\nhint: `vitals import FILE` makes one of your readings, `vitals up` takes \
-                 those of devices, `vitals demo --keep {}` simulates some; `--lake DIR` names another",
-                self.lake.display(),
-                self.lake.display()
-            )));
-        }
-        self.create()
+    pub async fn open(&self) -> anyhow::Result<Store> {
+        let store = match &self.lake {
+            Place::Folder(folder) if is_lake(folder) => Some(Store::folder(folder)?),
+            Place::Folder(_) => None,
+            Place::S3 { .. } => Some(reach(&self.lake).await?).filter(|(_, is_lake)| *is_lake).map(|(store, _)| store),
+        };
+        store.ok_or_else(|| self.no_lake())
+    }
+
+    fn no_lake(&self) -> anyhow::Error {
+        let lake = &self.lake;
+        Exit::not_found(match lake {
+            Place::Folder(_) => format!(
+                "there is no lake in `{lake}`\nhint: `vitals import FILE` makes one of your readings, `vitals up` takes \
+                 those of devices, `vitals demo --keep {lake}` simulates some; `--lake DIR` names another"
+            ),
+            Place::S3 { .. } => format!(
+                "there is no lake in `{lake}`\nhint: `vitals import FILE --lake {lake}` makes one of your readings; \
+                 `--lake` names another"
+            ),
+        })
     }
 
     /// The lake, made where it is not there.
-    pub fn create(&self) -> anyhow::Result<Store> {
-        Ok(Store::folder(&self.lake)?)
+    pub async fn create(&self) -> anyhow::Result<Store> {
+        match &self.lake {
+            Place::Folder(folder) => Ok(Store::folder(folder)?),
+            // A bucket that can't be used is better noticed before anything is read.
+            Place::S3 { .. } => Ok(reach(&self.lake).await?.0),
+        }
+    }
+
+    /// The lake's folder, for a command that keeps more in it than the lake; `why` ends the sentence "… must be a folder".
+    pub fn folder(&self, why: &str) -> anyhow::Result<&Path> {
+        let why = || Exit::usage(format!("`--lake {}`: the lake must be a folder of this machine {why}", self.lake));
+        self.lake.folder().ok_or_else(why)
     }
 }
 
 /// Whether a folder has anything of a lake in it.
 fn is_lake(folder: &Path) -> bool {
     ["landing", "state", "spool", "models"].iter().any(|name| folder.join(name).is_dir())
+}
+
+/// How long it takes until somebody who waits for S3 is told so.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// The lake on S3, and whether anything of one is there: one short listing.
+async fn reach(lake: &Place) -> Result<(Store, bool), StoreError> {
+    let reach = async {
+        let store = Store::at(lake).await?;
+        let folders = store.folders().await?;
+        let is_lake = folders.iter().any(|folder| ["landing", "state", "models"].contains(&folder.as_ref()));
+        Ok((store, is_lake))
+    };
+    tokio::pin!(reach);
+    tokio::select! {
+        reached = &mut reach => return reached,
+        () = tokio::time::sleep(SILENCE) => tell(&format!("{lake} does not answer yet; waiting for up to a minute")),
+    }
+    reach.await
 }
 
 /// Whether a file that is named on the command line can be read. Pipes can't: files are read more than once.
@@ -237,7 +293,12 @@ pub fn explain(error: &anyhow::Error) -> Option<(u8, String)> {
     if error.chain().any(broken_pipe) {
         return None;
     }
-    let code = error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(1, |exit| exit.code);
+    let code = error.chain().find_map(code_of).unwrap_or(1);
+    Some((code, in_words(error)))
+}
+
+/// An error with what it came from.
+pub fn in_words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -247,7 +308,18 @@ pub fn explain(error: &anyhow::Error) -> Option<(u8, String)> {
             text.push_str(&cause);
         }
     }
-    Some((code, text))
+    text
+}
+
+/// The exit code of one cause, where it has one of its own.
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
+    let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
+    exit.or_else(no_access).or_else(|| match S3Error::within(cause)?.refusal {
+        Refusal::NoBucket => Some(3),
+        Refusal::NoCredentials => Some(5),
+        _ => None,
+    })
 }
 
 /// Sends messages to standard error.
@@ -255,8 +327,9 @@ pub fn start_logging(verbose: u8, format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     JSON_MESSAGES.store(format == LogFormat::Json, Relaxed);
     let level = match verbose {
-        0 => "warn",
-        1 => "vitals=info,warn",
+        // Where AWS's chain looks in vain for credentials is no news: what comes of it is said.
+        0 => "warn,aws_config=error",
+        1 => "vitals=info,warn,aws_config=error",
         _ => "vitals=debug,info",
     };
     let filter = EnvFilter::try_from_env("VITALS_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -80,7 +80,7 @@ pub async fn run(args: ModelsArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
-    let store = lake.open()?;
+    let store = lake.open().await?;
     let view = View::open(&store).await?;
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header([
@@ -124,7 +124,7 @@ async fn list(lake: LakeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode> {
-    let store = lake.open()?;
+    let store = lake.open().await?;
     let id = match model {
         Some(id) => id,
         None => View::open(&store).await?.state.model().to_owned(),
@@ -136,7 +136,7 @@ async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode>
 }
 
 async fn promote(lake: LakeArgs, id: String) -> anyhow::Result<ExitCode> {
-    let store = lake.open()?;
+    let store = lake.open().await?;
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
     put_in_force(&lake, &store, &model).await?;
     Ok(ExitCode::SUCCESS)

@@ -68,7 +68,7 @@ enum Output {
 
 /// Runs the command.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     let view = View::open(&store).await?;
     let id = args.model.unwrap_or_else(|| view.state.model().to_owned());
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;

@@ -319,7 +319,7 @@ async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
 impl Asked {
     async fn open(lake: &LakeArgs) -> anyhow::Result<Asked> {
         let started = Instant::now();
-        let store = lake.open()?;
+        let store = lake.open().await?;
         let engine = LocalEngine::open(store.clone(), Options::default()).await.map_err(explained)?;
         Ok(Asked { store, engine, started })
     }

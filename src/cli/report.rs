@@ -59,14 +59,14 @@ pub struct ReportArgs {
 
 /// Runs the command.
 pub async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     let now_ms = now_ms();
     let options = ReportOptions {
         since_ms: args.since.map(|at| at.ms(now_ms)),
         until_ms: args.until.map(|at| at.ms(now_ms)),
         device: args.device.clone(),
         series_devices: args.devices as usize,
-        lake_name: args.lake.lake.display().to_string(),
+        lake_name: args.lake.lake.to_string(),
         now_ms,
         ..ReportOptions::default()
     };

@@ -86,7 +86,7 @@ pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
     if args.follow {
         return follow(&args.lake, args.share.unwrap_or(Share::WHOLE)).await;
     }
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     let view = View::open(&store).await?;
     if view.is_empty() {
         eprintln!("the lake is empty: `vitals import FILE` or `vitals up` fill it");
@@ -123,10 +123,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 /// Scores what lands until Ctrl-C; then keeps devices' states, so that the next start goes on from there.
 async fn follow(lake: &LakeArgs, share: Share) -> anyhow::Result<ExitCode> {
-    let store = lake.open()?;
+    let store = lake.open().await?;
     let _lock = ScorerLock::take(&lake.lake, share)?;
     let mut interrupted = super::on_interrupt();
-    eprintln!("following the lake in {}; Ctrl-C ends", lake.lake.display());
+    eprintln!("following the lake in {}; Ctrl-C ends", lake.lake);
     let mut follower = Follower::new(store, share);
     let (mut readings, mut outliers) = (0, 0);
     let mut progress = Progress::spinner("score");
@@ -142,7 +142,7 @@ async fn follow(lake: &LakeArgs, share: Share) -> anyhow::Result<ExitCode> {
                 if look.again { Duration::ZERO } else { LOOK }
             }
             Err(e) => {
-                eprintln!("warning: {e:#}; trying again in {} s", AFTER_FAILURE.as_secs());
+                eprintln!("warning: {}; trying again in {} s", super::in_words(&e), AFTER_FAILURE.as_secs());
                 AFTER_FAILURE
             }
         };

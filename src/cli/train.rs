@@ -119,7 +119,7 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         super::say(&path.display().to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     let Some(every) = args.every else {
         return train_once(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
     };
@@ -140,7 +140,7 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
                 // What went wrong once may go well the next time: a service goes on.
                 trained.map_or_else(
                     |e| {
-                        eprintln!("warning: {e:#}; trying again in {}", words(IDLE));
+                        eprintln!("warning: {}; trying again in {}", super::in_words(&e), words(IDLE));
                         IDLE
                     },
                     |()| every,

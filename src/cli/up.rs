@@ -1,11 +1,7 @@
 //! `vitals up`: the local stack in the foreground.
 
 use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::atomic::Ordering::Relaxed,
+    convert::Infallible, net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -22,7 +18,7 @@ use super::{
 };
 use crate::{
     ingest::worker::Ingested,
-    lake::Store,
+    lake::{Place, Store},
     local::{
         pipeline::{Pipeline, describe, describe_broker},
         stages::{self, StageOptions, Stages, Standing},
@@ -115,12 +111,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             args.broker
         )));
     }
-    let folder = &args.lake.lake;
-    let store = args.lake.create()?;
+    let folder = args.lake.folder("for `vitals up`: its spool stands beside the lake")?;
+    let store = args.lake.create().await?;
     let report = report_server(&args, &store).await?;
     let mut interrupted = super::on_interrupt();
     let pipeline = Pipeline::start(folder, store.clone(), args.broker, args.window).await?;
-    let _lock = take_scorer(folder)?;
+    let _lock = take_scorer(&args.lake.lake)?;
     let options = StageOptions {
         train_every: args.train_every.0,
         training: TrainOptions { alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() },
@@ -180,15 +176,15 @@ async fn report_server(args: &UpArgs, store: &Store) -> anyhow::Result<Option<Se
         .await
         .with_context(|| format!("serving the report on {address}; `--listen` names another address, or `off`"))?;
     // The page asks for the devices that people look at.
-    let lake_name = args.lake.lake.display().to_string();
+    let lake_name = args.lake.lake.to_string();
     let options = ReportOptions { series_devices: 0, lake_name, live: true, ..ReportOptions::default() };
     let access = Access { token, names: args.host.clone() };
     Server::new(listener, access, LakeSource::new(store.clone(), options)).map(Some)
 }
 
 /// The right to score; another `up` has been told apart by the spool before.
-fn take_scorer(folder: &Path) -> anyhow::Result<ScorerLock> {
-    ScorerLock::take(folder, Share::WHOLE).map_err(|e| match e {
+fn take_scorer(lake: &Place) -> anyhow::Result<ScorerLock> {
+    ScorerLock::take(lake, Share::WHOLE).map_err(|e| match e {
         LockError::Held { .. } => {
             anyhow::Error::new(e).context("`vitals up` scores by itself; stop that process first")
         }

@@ -60,7 +60,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     if let Some(sent) = &args.sent {
         super::check_file(sent)?;
     }
-    let store = args.lake.open()?;
+    let store = args.lake.open().await?;
     let late_ms = i64::try_from(args.late.as_millis()).unwrap_or(i64::MAX);
     let options = Options { sent: args.sent, late_ms, ..Options::default() };
     let mut progress = Progress::spinner("verify");

@@ -40,6 +40,9 @@ struct File {
     format: u32,
     base: Option<String>,
     origin: BTreeMap<String, BTreeMap<i32, Cut>>,
+    /// A random name of who began it, by which it is known again when an answer was lost.
+    #[serde(default)]
+    writer: String,
 }
 
 /// What lies in a model's folder of states.
@@ -95,10 +98,12 @@ impl Epoch {
         let before = look(store, model).await?;
         let n = before.epochs.keys().last().map_or(1, |n| n + 1);
         let key = layout::epoch_file(model, n);
-        let file = File { format: FORMAT, base: base.clone(), origin: origin.clone() };
-        let json =
-            serde_json::to_vec(&file).map_err(|e| StoreError::Damaged { key: key.clone(), what: e.to_string() })?;
-        if store.create(&key, Bytes::from(json)).await? == Created::Taken {
+        let writer = super::random_name();
+        let file = File { format: FORMAT, base: base.clone(), origin: origin.clone(), writer };
+        let json = serde_json::to_vec(&file)
+            .map(Bytes::from)
+            .map_err(|e| StoreError::Damaged { key: key.clone(), what: e.to_string() })?;
+        if store.create(&key, json.clone()).await? == Created::Taken && store.get(&key).await? != json {
             let what = "another scorer has just begun it: only one may begin";
             return Err(StoreError::Damaged { key, what: what.to_owned() });
         }

@@ -215,6 +215,8 @@ impl<'a> Landed<'a> {
         let file = slice.encode(&footer)?;
         match landing::put(self.store, &self.chain, PARTITION, self.first, file).await? {
             Put::Done => self.first = next,
+            // Our own: its answer had been lost.
+            Put::Taken(there) if there.writer == self.writer && there.next == next => self.first = next,
             Put::Taken(there) => {
                 let key = layout::landing_file(&self.chain, PARTITION, self.first);
                 anyhow::bail!("`{key}` was just written by another import of the same file (up to row {})", there.next);

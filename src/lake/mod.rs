@@ -2,6 +2,7 @@
 //!
 //! | room | what it holds |
 //! |---|---|
+//! | [`place`] | where a lake is: a folder, a bucket |
 //! | [`layout`] | where everything lies: every key is made and read there |
 //! | [`store`] | the object store beneath, and what the lake relies on |
 //! | [`landing`] | the chain of slices of one partition: one create-only write commits each |
@@ -25,6 +26,7 @@ pub mod import;
 pub mod landing;
 pub mod layout;
 pub mod merge;
+pub mod place;
 pub mod run;
 pub mod scan;
 pub mod spill;
@@ -33,6 +35,7 @@ pub mod store;
 pub mod view;
 
 pub use layout::{Day, Table};
+pub use place::Place;
 pub use state::State;
 pub use store::{Created, Store, StoreError};
 pub use view::View;

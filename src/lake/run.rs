@@ -77,9 +77,12 @@ impl<'a> RunWriter<'a> {
         let failed = |what: String| StoreError::Damaged { key: key.clone(), what };
         let bytes = part.finish().map_err(|e| failed(e.to_string()))?;
         self.run.parts.push(bytes.len() as u64);
-        match self.store.create(&key, bytes).await? {
-            Created::New => Ok(()),
-            Created::Taken => Err(failed("a run of this name is being written by somebody else".to_owned())),
+        // The name is random, so what is there already is this part: its answer had been lost.
+        match self.store.create(&key, bytes.clone()).await? {
+            Created::Taken if self.store.get(&key).await? != bytes => {
+                Err(failed("a run of this name is being written by somebody else".to_owned()))
+            }
+            Created::New | Created::Taken => Ok(()),
         }
     }
 

@@ -23,19 +23,19 @@ pub const BATCH_ROWS: usize = 8 * 1024;
 /// another type, is [`StoreError::Damaged`].
 pub async fn open(store: &Store, key: &Path, bytes: u64, schema: &SchemaRef) -> Result<Batches, StoreError> {
     let damaged = damage(key);
+    let unread = |e| StoreError::of_parquet(key, e);
     let file = ParquetFile::new(store, key, bytes);
     // Of the schema that writers embed, damage can make the reader panic; nothing of ours has one.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder =
-        ParquetRecordBatchStreamBuilder::new_with_options(file, options).await.map_err(|e| damaged(e.to_string()))?;
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(file, options).await.map_err(unread)?;
     let order = columns(builder.schema(), schema).map_err(&damaged)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), order.iter().copied());
     let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-    let stream = stream.map_err(|e| damaged(e.to_string()))?;
-    let (schema, damaged) = (Arc::clone(schema), damage(key));
+    let stream = stream.map_err(unread)?;
+    let (schema, at, damaged) = (Arc::clone(schema), key.clone(), damage(key));
     // Damaged pages can make the decoder panic, which is the file's fault and not ours.
     let rows = AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
-        Ok(batch) => batch.map_err(|e| damaged(e.to_string())),
+        Ok(batch) => batch.map_err(|e| StoreError::of_parquet(&at, e)),
         Err(_) => Err(damaged("its pages can't be decoded".to_owned())),
     });
     let damaged = damage(key);

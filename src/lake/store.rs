@@ -6,19 +6,26 @@
 //!
 //! The same suite of tests (`tests/it/store.rs`) holds every store to this.
 
-use std::{fmt, ops::Range, path::Path as FsPath, sync::Arc};
+use std::{fmt, path::Path as FsPath, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, memory::InMemory, path::Path,
 };
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::{
+    errors::ParquetError,
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+};
+
+use super::place::Place;
 
 mod durable;
 mod parquet_file;
+mod s3;
 
 pub use parquet_file::ParquetFile;
+pub use s3::{Refusal, S3Error};
 
 /// What went wrong at the store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,15 @@ pub enum StoreError {
         /// What the store said.
         source: object_store::Error,
     },
+    /// S3 did not do what it was asked; trying again may help.
+    #[error("can't {doing} {said}")]
+    S3 {
+        /// What was being done.
+        doing: &'static str,
+        /// What S3 said, and of what.
+        #[source]
+        said: S3Error,
+    },
     /// Rows could not be kept beside memory.
     #[error("can't use a temporary file in `{folder}`: {what}; is the disk full? `TMPDIR` names another folder")]
     Temporary {
@@ -69,7 +85,18 @@ impl StoreError {
     fn of(doing: &'static str, key: &Path, source: object_store::Error) -> StoreError {
         match source {
             object_store::Error::NotFound { .. } => StoreError::NotFound { key: key.clone() },
-            source => StoreError::Failed { doing, key: key.clone(), source },
+            source => match S3Error::within(&source) {
+                Some(said) => StoreError::S3 { doing, said: said.clone() },
+                None => StoreError::Failed { doing, key: key.clone(), source },
+            },
+        }
+    }
+
+    /// What kept a Parquet file from being read: that the store did not give it, or that it is damaged.
+    pub fn of_parquet(key: &Path, error: ParquetError) -> StoreError {
+        match S3Error::within(&error) {
+            Some(said) => StoreError::S3 { doing: "read", said: said.clone() },
+            None => StoreError::Damaged { key: key.clone(), what: error.to_string() },
         }
     }
 
@@ -120,6 +147,21 @@ impl Store {
         Ok(Store { place: opened.root().display().to_string(), objects: Arc::new(opened) })
     }
 
+    /// A prefix of a bucket of S3, or of anything that speaks its protocol. Region, endpoint and credentials are those of
+    /// AWS's chain ([`crate::aws`]); nothing is asked of S3 yet.
+    pub async fn s3(bucket: &str, prefix: &Path) -> Result<Store, StoreError> {
+        let opened = s3::S3::open(bucket, prefix).await.map_err(|said| StoreError::S3 { doing: "use", said })?;
+        Ok(Store { place: opened.to_string(), objects: Arc::new(opened) })
+    }
+
+    /// The store of a place; a folder is made if it is not there.
+    pub async fn at(place: &Place) -> Result<Store, StoreError> {
+        match place {
+            Place::Folder(folder) => Store::folder(folder),
+            Place::S3 { bucket, prefix } => Store::s3(bucket, prefix).await,
+        }
+    }
+
     /// Memory of this process, for tests.
     pub fn memory() -> Store {
         Store { objects: Arc::new(InMemory::new()), place: "memory".to_owned() }
@@ -159,14 +201,14 @@ impl Store {
     /// The last `bytes` of an object (all of it where it is shorter), and its size.
     pub async fn tail(&self, key: &Path, bytes: u64) -> Result<(Bytes, u64), StoreError> {
         let failed = |source| StoreError::of("read", key, source);
-        let size = self.objects.head(key).await.map_err(failed)?.size;
-        let range: Range<u64> = size.saturating_sub(bytes)..size;
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
-        if size == 0 {
-            return Ok((Bytes::new(), 0));
+        if bytes == 0 {
+            return Ok((Bytes::new(), self.objects.head(key).await.map_err(failed)?.size));
         }
-        let tail = self.objects.get_opts(key, options).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        Ok((tail, size))
+        // The answer says how long the object is, so that one request is enough.
+        let options = GetOptions { range: Some(GetRange::Suffix(bytes)), ..Default::default() };
+        let got = self.objects.get_opts(key, options).await.map_err(failed)?;
+        let size = got.meta.size;
+        Ok((got.bytes().await.map_err(failed)?, size))
     }
 
     /// The metadata of a Parquet file; a file that is none, or is cut short, is [`StoreError::Damaged`].
@@ -178,7 +220,7 @@ impl Store {
             let mut reader = ParquetMetaDataReader::new();
             match reader.try_parse_sized(&tail, size) {
                 Ok(()) => return reader.finish().map_err(|e| damaged(e.to_string())),
-                Err(parquet::errors::ParquetError::NeedMoreData(needed)) if (needed as u64) > want && want < size => {
+                Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > want && want < size => {
                     want = needed as u64;
                 }
                 Err(e) => return Err(damaged(e.to_string())),
@@ -197,6 +239,12 @@ impl Store {
         let mut entries = listed.map_err(|source| StoreError::of("list", prefix, source))?;
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(entries)
+    }
+
+    /// The folders at the top that have anything in them: one short listing, however large the store is.
+    pub async fn folders(&self) -> Result<Vec<Path>, StoreError> {
+        let listed = self.objects.list_with_delimiter(None).await;
+        Ok(listed.map_err(|source| StoreError::of("list", &Path::default(), source))?.common_prefixes)
     }
 
     /// Deletes objects; one that is not there is as good as deleted.

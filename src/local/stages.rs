@@ -3,14 +3,14 @@
 //! Each is a loop of its own over the lake, and none waits for another. One that fails says so, and tries again later: what
 //! devices send is stored all the same.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     ingest::worker::Ingested,
     lake::{
-        Day, State, Store, clean,
+        Day, Place, State, Store, clean,
         compact::{CompactOptions, compact},
         now_ms,
     },
@@ -66,13 +66,13 @@ pub struct Scoring {
 impl Scoring {
     /// Starts it. In a folder one process at a time scores: while another one does, this one waits for its turn. `landed`
     /// tells of what ingest writes.
-    pub fn start(store: &Store, folder: &Path, landed: watch::Receiver<Ingested>) -> Scoring {
+    pub fn start(store: &Store, lake: &Place, landed: watch::Receiver<Ingested>) -> Scoring {
         let (stop, stopped) = watch::channel(false);
         let (told, standing) = watch::channel(Standing::default());
         let mut loops = Loop { store: store.clone(), told: Arc::new(told), stopped };
-        let folder = folder.to_path_buf();
+        let lake = lake.clone();
         let scorer = tokio::spawn(async move {
-            let lock = loops.turn(&folder).await?;
+            let lock = loops.turn(&lake).await?;
             Some((lock, loops.score(landed).await))
         });
         Scoring { standing, stop, scorer }
@@ -210,10 +210,10 @@ impl Loop {
     }
 
     /// The right to score, as soon as no other process has it; `None` where the stop comes first.
-    async fn turn(&mut self, folder: &Path) -> Option<ScorerLock> {
+    async fn turn(&mut self, lake: &Place) -> Option<ScorerLock> {
         let mut told = false;
         loop {
-            match ScorerLock::take(folder, Share::WHOLE) {
+            match ScorerLock::take(lake, Share::WHOLE) {
                 Ok(lock) => return Some(lock),
                 Err(e) if !told => tracing::info!("{e}; this one takes over when it ends"),
                 Err(_) => {}

@@ -32,7 +32,7 @@ use parquet::{
     file::metadata::ParquetMetaData,
 };
 
-use crate::lake::{Store, StoreError, landing, layout};
+use crate::lake::{Store, StoreError, landing, layout, store::S3Error};
 
 /// How many files are looked at at the same time.
 const AT_ONCE: usize = 32;
@@ -203,6 +203,8 @@ impl Files {
         };
         match AssertUnwindSafe(read_all).catch_unwind().await {
             Ok(Ok(())) => Ok(None),
+            // The store's fault, not the file's.
+            Ok(Err(error)) if S3Error::within(&error).is_some() => Err(StoreError::of_parquet(key, error)),
             Ok(Err(ParquetError::External(error))) => match self.store.tail(key, 0).await {
                 Ok((_, there)) if there == bytes => Ok(Some(error.to_string())),
                 Ok((_, there)) => Ok(Some(format!("it has {there} bytes, {bytes} were written"))),

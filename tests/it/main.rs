@@ -10,6 +10,7 @@ mod kill;
 mod models;
 mod program;
 mod readme;
+mod s3;
 mod store;
 mod support;
 mod worker;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use object_store::{memory::InMemory, path::Path};
 use vitals::lake::{
-    Created, Store,
+    Created, Place, Store,
     landing::{self, Footer, Kind, Put},
 };
 
@@ -46,6 +47,9 @@ async fn conformance(store: &Store) {
     assert_eq!(names, [("l/x/00001", 1), ("l/x/00002", 2), ("l/x/00003", 3), ("l/y/z/4", 0)]);
     assert_eq!(store.tail(&Path::from("l/y/z/4"), 10).await.unwrap(), (Bytes::new(), 0));
 
+    let folders = store.folders().await.unwrap();
+    assert!(["a", "l"].into_iter().all(|name| folders.contains(&name.into())), "{folders:?}");
+
     // Deleting what is not there is no error, and a deleted key is free.
     store.delete(vec![key("one"), key("missing")]).await.unwrap();
     assert!(store.get(&key("one")).await.unwrap_err().is_not_found());
@@ -63,6 +67,43 @@ async fn a_folder_conforms() {
     conformance(&Store::folder(folder.path()).unwrap()).await;
     // Nothing half-written is left, and nothing of it was ever inside a table.
     assert_eq!(std::fs::read_dir(folder.path().join(".staging")).unwrap().count(), 0);
+}
+
+/// With `VITALS_TEST_S3=s3://bucket/prefix`, and with what AWS's tools need to know beside it, a bucket is held to the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() {
+    let Ok(place) = std::env::var("VITALS_TEST_S3") else { return };
+    let Place::S3 { bucket, prefix } = place.parse().unwrap() else { panic!("{place} is not on S3") };
+    let lake = Path::from(format!("{prefix}/{}", vitals::lake::random_name()));
+    let store = Store::s3(&bucket, &lake).await.unwrap();
+    conformance(&store).await;
+
+    // What has the same beginning is not of this lake.
+    let beside = Store::s3(&bucket, &Path::from(format!("{lake}2"))).await.unwrap();
+    beside.create(&"a/one".into(), Bytes::new()).await.unwrap();
+    let all = store.list(&Path::default()).await.unwrap();
+    assert_eq!(all.len(), 6, "{all:?}");
+    // A page of a listing has 1,000 keys; a day has them percent-encoded on the way.
+    let key = |n: usize| Path::from(format!("m/dt=2026-01-01/{n:05}"));
+    let many = futures::stream::iter(0..1_100)
+        .map(|n| (store.clone(), key(n)))
+        .for_each_concurrent(16, async |(store, key)| {
+            assert_eq!(store.create(&key, Bytes::new()).await.unwrap(), Created::New)
+        });
+    many.await;
+    let listed: Vec<Path> = store.list(&"m".into()).await.unwrap().into_iter().map(|entry| entry.key).collect();
+    assert_eq!(listed, (0..1_100).map(key).collect::<Vec<_>>());
+    // Large objects go by a way of their own.
+    let large = Bytes::from(vec![7; 9 << 20]);
+    assert_eq!(store.create(&"large".into(), large.clone()).await.unwrap(), Created::New);
+    assert_eq!(store.create(&"large".into(), large.clone()).await.unwrap(), Created::Taken);
+    assert_eq!(store.get(&"large".into()).await.unwrap(), large);
+
+    for store in [store, beside] {
+        let keys = store.list(&Path::default()).await.unwrap().into_iter().map(|entry| entry.key).collect();
+        store.delete(keys).await.unwrap();
+        assert_eq!(store.list(&Path::default()).await.unwrap(), []);
+    }
 }
 
 #[tokio::test]
