@@ -192,11 +192,16 @@ impl Partition {
 
     /// [`Event::Record`] without a list of actions, as it comes a million times a second: whether to keep the record.
     pub fn takes(&mut self, offset: i64) -> bool {
-        if self.phase != Phase::Reading || offset < self.next {
-            return false;
+        let wanted = self.wants(offset);
+        if wanted {
+            self.next = offset + 1;
         }
-        self.next = offset + 1;
-        true
+        wanted
+    }
+
+    /// Whether [`Partition::takes`] would be true.
+    pub fn wants(&self, offset: i64) -> bool {
+        self.phase == Phase::Reading && offset >= self.next
     }
 
     fn on_close(&mut self) -> Vec<Action> {

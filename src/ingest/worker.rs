@@ -278,11 +278,12 @@ impl<S: Source> Worker<S> {
         let (slice_rows, slice_bytes) = (self.options.slice_rows, self.options.memory_bytes / 8);
         for record in records.iter() {
             let Some(held) = self.held.get_mut(&record.partition) else { continue };
+            // Before it is taken: what is taken must be written.
+            if self.options.on_bad == OnBad::Fail && held.core.wants(record.offset) {
+                refuse_bad(&mut self.parser, record)?;
+            }
             if !held.core.takes(record.offset) {
                 continue;
-            }
-            if self.options.on_bad == OnBad::Fail {
-                refuse_bad(&mut self.parser, record)?;
             }
             if held.slice.rows() == 0 {
                 held.since = Instant::now();

@@ -63,6 +63,11 @@ impl Records {
         self.entries.push(Entry { partition, offset, arrived_ms, stamped_ms, device, payload });
     }
 
+    /// Keeps the records of some partitions.
+    pub fn retain(&mut self, keep: impl Fn(i32) -> bool) {
+        self.entries.retain(|entry| keep(entry.partition));
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()

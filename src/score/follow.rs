@@ -18,13 +18,13 @@
 //! what came before: whoever starts again after a crash writes what was going to be written.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
 use anyhow::Context;
 
-use super::{DayOutliers, Followed, Hole, Scored, Wanted, begin, load_model, put_in_force};
+use super::{DayOutliers, Followed, Hole, Scored, Unordered, Wanted, begin, load_model, put_in_force};
 use crate::{
     lake::{
         Store, View,
@@ -134,18 +134,41 @@ impl Follower {
             return Ok(look);
         }
         let landed = landing::list(&self.store, &layout::LANDING.into()).await?;
-        for file in landed.iter().filter(|file| self.share.has(file)) {
-            if let Some(candidate) = &mut self.candidate {
-                candidate.followed.take(&self.store, file, &mut Scored::default()).await?;
-            }
-            if let Some(champion) = &mut self.champion {
-                champion.followed.take(&self.store, file, &mut look.scored).await?;
-            }
-        }
+        let unordered = self.take_all(&landed, &mut look.scored).await?;
         self.checkpoint(false).await?;
+        if let Some(unordered) = unordered {
+            return Err(unordered);
+        }
         self.put_days_in_force(&mut look).await?;
         self.promote(&mut look).await?;
         Ok(look)
+    }
+
+    /// Goes through landing files; where a partition's order does not say the order of devices' records, the others are
+    /// still gone through. Gives why.
+    async fn take_all(&mut self, landed: &[SliceFile], scored: &mut Scored) -> anyhow::Result<Option<anyhow::Error>> {
+        let mut stopped: Option<(BTreeSet<(&str, i32)>, anyhow::Error)> = None;
+        for file in landed.iter().filter(|file| self.share.has(file)) {
+            let partition = (file.chain.as_str(), file.partition);
+            if stopped.as_ref().is_some_and(|(partitions, _)| partitions.contains(&partition)) {
+                continue;
+            }
+            let mut taken = Ok(());
+            if let Some(candidate) = &mut self.candidate {
+                taken = candidate.followed.take(&self.store, file, &mut Scored::default()).await;
+            }
+            if let (Ok(()), Some(champion)) = (&taken, &mut self.champion) {
+                taken = champion.followed.take(&self.store, file, scored).await;
+            }
+            match taken {
+                Err(e) if e.is::<Unordered>() => {
+                    let (partitions, _) = stopped.get_or_insert_with(|| (BTreeSet::new(), e));
+                    partitions.insert(partition);
+                }
+                taken => taken?,
+            }
+        }
+        Ok(stopped.map(|(_, why)| why))
     }
 
     /// Brings the models that the state names to where they can take landing files; false where another scorer has to

@@ -36,6 +36,23 @@ pub(super) struct Hole {
     needed: i64,
 }
 
+/// Why the records of a log do not say in which order a device's came.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unordered {
+    #[error(
+        "`{chain}` had {before} partitions and has {now}: devices move from one to another, so it is not known in which \
+         order their readings came\nhint: what came before the change is scored; when its days are closed (`vitals compact`, \
+         `--now` for the running day), `vitals score --again` begins after it"
+    )]
+    Repartitioned { chain: String, before: i32, now: i32 },
+    #[error(
+        "{keyless} records of `{chain}` partition {partition} have no key: a device's can be in any partition, so it is not \
+         known in which order they came\nhint: key records by device; when the days of the others are closed, `vitals score \
+         --again` begins after them"
+    )]
+    Keyless { chain: String, partition: i32, keyless: u64 },
+}
+
 /// Where a model is in one partition.
 struct Place {
     /// The first offset of the landing file that comes next.
@@ -53,6 +70,8 @@ pub(super) struct Followed {
     epoch: Epoch,
     base: Arc<States>,
     places: BTreeMap<(String, i32), Place>,
+    /// How many partitions each log had when it was scored last.
+    partitions: BTreeMap<String, i32>,
 }
 
 impl Followed {
@@ -73,7 +92,13 @@ impl Followed {
 
     /// Begins with devices as in `base`.
     pub(super) fn new(model: &Model, epoch: Epoch, base: States) -> Followed {
-        Followed { model: model.clone(), epoch, base: Arc::new(base), places: BTreeMap::new() }
+        Followed {
+            model: model.clone(),
+            epoch,
+            base: Arc::new(base),
+            places: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+        }
     }
 
     pub(super) fn model(&self) -> &Model {
@@ -83,11 +108,12 @@ impl Followed {
     /// Scores a landing file if it is the next of its partition; one that was scored already is passed over.
     ///
     /// # Errors
-    /// [`Hole`] where a file before it is gone.
+    /// [`Hole`] where a file before it is gone, [`Unordered`] where devices may have records in other partitions.
     pub(super) async fn take(&mut self, store: &Store, file: &SliceFile, done: &mut Scored) -> anyhow::Result<()> {
         let key = (file.chain.clone(), file.partition);
         if !self.places.contains_key(&key) {
             let place = self.place(store, file).await?;
+            self.note_partitions(store, file, &place).await?;
             self.places.insert(key.clone(), place);
         }
         let Some(place) = self.places.get_mut(&key) else { return Ok(()) };
@@ -99,6 +125,10 @@ impl Followed {
             return Err(Hole { model, chain, partition: file.partition, needed: place.next }.into());
         }
         let footer = landing::footer(store, &file.key).await?;
+        // What is in closed days as a whole was put in order there.
+        if footer.next > place.from {
+            ordered(&mut self.partitions, &footer)?;
+        }
         let rows = landing_rows(store, file, Offsets { from: place.from, to: footer.next }).await?;
         let readings = rows.num_rows() as u64;
         let (model, base, states) = (self.model.clone(), Arc::clone(&self.base), std::mem::take(&mut place.states));
@@ -127,6 +157,23 @@ impl Followed {
             done.readings += readings;
             done.outliers += outliers;
             done.slices += 1;
+        }
+        Ok(())
+    }
+
+    /// How many partitions the log had when it was scored last, as the last scored file of this epoch has it.
+    async fn note_partitions(&mut self, store: &Store, file: &SliceFile, place: &Place) -> anyhow::Result<()> {
+        let origin = self.epoch.origin(&file.chain, file.partition).first;
+        if place.next <= origin || self.partitions.contains_key(&file.chain) {
+            return Ok(());
+        }
+        let folder = layout::scored_partition(self.model.id(), &file.chain, file.partition);
+        let scored = landing::list(store, &folder).await?;
+        let last = scored.iter().rfind(|scored| (origin..place.next).contains(&scored.first));
+        if let Some(last) = last
+            && let Some(count) = landing::footer(store, &last.key).await?.partitions
+        {
+            self.partitions.insert(file.chain.clone(), count);
         }
         Ok(())
     }
@@ -160,6 +207,23 @@ impl Followed {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a device's records are all in the order in which the log has them.
+fn ordered(known: &mut BTreeMap<String, i32>, footer: &landing::Footer) -> Result<(), Unordered> {
+    let chain = footer.chain.clone();
+    if footer.keyless > 0 && footer.partitions.is_none_or(|count| count > 1) {
+        return Err(Unordered::Keyless { chain, partition: footer.partition, keyless: footer.keyless });
+    }
+    let Some(now) = footer.partitions else { return Ok(()) };
+    match known.get(&chain) {
+        Some(&before) if before != now => Err(Unordered::Repartitioned { chain, before, now }),
+        Some(_) => Ok(()),
+        None => {
+            known.insert(chain, now);
+            Ok(())
+        }
     }
 }
 

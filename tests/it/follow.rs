@@ -27,7 +27,7 @@ use vitals::{
 
 use crate::{
     faults::{Fault, Faulty, copy},
-    support::{DAY_MS, HOUR_MS, Outcome, land, reading, rows},
+    support::{DAY_MS, HOUR_MS, Outcome, good, land, land_as, reading, rows},
 };
 
 /// 2026-03-01T00:00:00Z.
@@ -303,4 +303,44 @@ async fn shares_score_their_own_partitions_and_promote_together() {
     look(&mut first).await.unwrap();
     look(&mut second).await.unwrap();
     assert_eq!(View::open(&store).await.unwrap().scored.len(), 16);
+}
+
+/// An hour of a reading a minute, the last of them far away.
+fn hour(device: &'static str, from_ms: i64) -> Vec<Outcome> {
+    (0..60).map(|minute| good(device, from_ms + minute * 60_000, if minute > 40 { 190.0 } else { 70.0 })).collect()
+}
+
+#[tokio::test]
+async fn a_log_with_another_number_of_partitions_is_scored_up_to_the_change_and_then_after_its_days_are_closed() {
+    let store = Store::memory();
+    let count = |n| move |footer: &mut landing::Footer| footer.partitions = Some(n);
+    let next = land_as(&store, "kafka-t", 0, 0, &hour("a", MARCH), count(2)).await;
+    land_as(&store, "kafka-t", 0, next, &hour("a", MARCH + 25 * HOUR_MS), count(3)).await;
+    land_as(&store, "kafka-t", 1, 0, &hour("b", MARCH), count(2)).await;
+    // The same when another process goes on, which knows the old number from what was scored.
+    for _ in 0..2 {
+        let mut follower = Follower::new(store.clone(), Share::WHOLE);
+        let error = format!("{:#}", look(&mut follower).await.unwrap_err());
+        assert!(error.contains("had 2 partitions and has 3") && error.contains("score --again"), "{error}");
+        follower.checkpoint(true).await.unwrap();
+    }
+    // Everything of before has its verdicts, in every partition.
+    let judged = rows(&store, "SELECT DISTINCT device_id FROM outliers ORDER BY 1").await;
+    assert_eq!(judged, [["a"], ["b"]]);
+    compact(&store, CompactOptions { now_ms: MARCH + DAY_MS, running_day: false }, |_| ()).await.unwrap();
+    score_lake(&store, &Model::builtin(), ScoreOptions { again: true }, |_| ()).await.unwrap();
+    let late = rows(&store, "SELECT count(*) FROM outliers WHERE ts > TIMESTAMP '2026-03-02 00:00:00'").await;
+    assert_ne!(late, [["0"]]);
+    look(&mut Follower::new(store.clone(), Share::WHOLE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn records_without_a_key_are_stored_but_not_scored() {
+    let store = Store::memory();
+    let keyless = |footer: &mut landing::Footer| (footer.partitions, footer.keyless) = (Some(2), 60);
+    land_as(&store, "kafka-t", 0, 0, &hour("a", MARCH), keyless).await;
+    let error = look(&mut Follower::new(store.clone(), Share::WHOLE)).await.unwrap_err();
+    assert!(format!("{error:#}").contains("60 records of `kafka-t` partition 0 have no key"), "{error:#}");
+    assert_eq!(rows(&store, "SELECT count(*) FROM readings").await, [["60"]]);
+    assert_eq!(rows(&store, "SELECT count(*) FROM outliers").await, [["0"]]);
 }

@@ -39,20 +39,33 @@ pub fn good(device: &'static str, ts_ms: i64, heart_rate: f64) -> Outcome {
 
 /// Writes the slice `[first, first + outcomes)` of partition 0 and gives its `next`.
 pub async fn land(store: &Store, chain: &str, first: i64, outcomes: &[Outcome]) -> i64 {
-    let mut slice = Slice::new(chain, 0);
+    land_as(store, chain, 0, first, outcomes, |_| ()).await
+}
+
+/// The same for any partition, with a footer that says more.
+pub async fn land_as(
+    store: &Store,
+    chain: &str,
+    partition: i32,
+    first: i64,
+    outcomes: &[Outcome],
+    describe: impl Fn(&mut Footer),
+) -> i64 {
+    let mut slice = Slice::new(chain, partition);
     for (offset, one) in (first..).zip(outcomes) {
         slice.push_outcome(offset, 0, one.arrived_ms, Some(one.device), one.outcome, b"{}");
     }
     let next = first + outcomes.len() as i64;
-    let footer = Footer {
+    let mut footer = Footer {
         last_offset: outcomes.last().map(|_| next - 1),
         last_arrived_ms: outcomes.last().map(|last| last.arrived_ms),
         readings: slice.readings(),
         dead: slice.dead(),
-        ..Footer::empty(Kind::Slice, chain, 0, first, next, "test")
+        ..Footer::empty(Kind::Slice, chain, partition, first, next, "test")
     };
+    describe(&mut footer);
     let file = slice.encode(&footer).unwrap();
-    assert_eq!(landing::put(store, chain, 0, first, file).await.unwrap(), Put::Done);
+    assert_eq!(landing::put(store, chain, partition, first, file).await.unwrap(), Put::Done);
     next
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use object_store::memory::InMemory;
 use vitals::{
-    ingest::worker::{Ingested, Worker, WorkerOptions},
+    ingest::worker::{Ingested, OnBad, Worker, WorkerOptions},
     lake::{Store, landing},
     log::{Bounds, LogEvent, Lookup, Record, Records, Source},
 };
@@ -18,6 +18,9 @@ use crate::{
 /// 2026-03-01T00:00:00Z.
 const MARCH: i64 = 1_772_323_200_000;
 
+/// How long a log rests that does.
+const REST: Duration = Duration::from_millis(400);
+
 /// A log of one partition that holds `[start, end)` and then ends. Record `n` is a reading of heart rate `n`.
 struct Fixed {
     start: i64,
@@ -27,13 +30,15 @@ struct Fixed {
     /// It was said where to begin.
     begun: bool,
     paused: bool,
+    /// Before this record it rests for a while, once.
+    rests_at: Option<i64>,
     /// Milliseconds between records: another log has other times.
     step_ms: i64,
 }
 
 impl Fixed {
     fn new(start: i64, end: i64) -> Fixed {
-        Fixed { start, end, at: start, assigned: false, begun: false, paused: false, step_ms: 1000 }
+        Fixed { start, end, at: start, assigned: false, begun: false, paused: false, rests_at: None, step_ms: 1000 }
     }
 
     fn arrived_ms(&self, offset: i64) -> i64 {
@@ -80,6 +85,11 @@ impl Source for Fixed {
         }
         if self.at >= self.end {
             return Ok(LogEvent::End);
+        }
+        if self.rests_at.is_some_and(|offset| self.at == offset) {
+            tokio::time::sleep(REST).await;
+            self.rests_at = None;
+            return Ok(LogEvent::Idle);
         }
         let offset = self.at;
         self.at += 1;
@@ -220,4 +230,45 @@ async fn a_log_made_anew_under_the_old_name_is_refused() {
         assert!(error.contains("not the one that the lake has") && error.contains("--chain"), "{error}");
     }
     holds(&store, 0, 40).await;
+}
+
+#[tokio::test]
+async fn who_prefers_to_stop_stops_before_a_bad_record_with_everything_before_it_stored() {
+    let store = Store::memory();
+    let options = WorkerOptions { on_bad: OnBad::Fail, ..WorkerOptions::default() };
+    let run = Worker::new(Fixed::new(0, 40), store.clone(), options).run(tokio::sync::watch::channel(false).1);
+    let error = format!("{:#}", run.await.unwrap_err());
+    assert!(error.contains("record 9 of partition 0") && error.contains("not_json"), "{error}");
+    assert_eq!(landing::head(&store, "fixed", 0).await.unwrap().unwrap().next, 9);
+    work(&store, Fixed::new(0, 40), 10).await.unwrap();
+    holds(&store, 0, 40).await;
+}
+
+#[tokio::test]
+async fn who_has_not_seen_the_lake_for_long_writes_nothing_under_a_key_that_is_free_again() {
+    let store = Store::memory();
+    let options = WorkerOptions { fresh: REST / 2, ..WorkerOptions::default() };
+    let zombie = Fixed { rests_at: Some(20), ..Fixed::new(0, 40) };
+    let zombie = tokio::spawn(Worker::new(zombie, store.clone(), options).run(tokio::sync::watch::channel(false).1));
+    tokio::time::sleep(REST / 4).await;
+    // Meanwhile another worker has stored everything, and its first files were compacted and deleted.
+    work(&store, Fixed::new(0, 40), 10).await.unwrap();
+    let files = landing::list(&store, &"landing".into()).await.unwrap();
+    assert!(files.len() >= 2, "{files:?}");
+    store.delete(files[..files.len() - 1].iter().map(|file| file.key.clone()).collect()).await.unwrap();
+    zombie.await.unwrap().unwrap();
+    assert_eq!(landing::list(&store, &"landing".into()).await.unwrap(), files[files.len() - 1..]);
+}
+
+#[tokio::test]
+async fn a_small_budget_closes_slices_early_and_keeps_everything() {
+    let store = Store::memory();
+    let (memory_bytes, end) = (512 * 1024, 20_000);
+    let options = WorkerOptions { memory_bytes, ..WorkerOptions::default() };
+    let worker = Worker::new(Fixed::new(0, end), store.clone(), options);
+    let done = worker.run(tokio::sync::watch::channel(false).1).await.unwrap();
+    assert_eq!(done.readings + done.dead, end as u64);
+    // A row takes about a hundred bytes, a slice an eighth of the budget.
+    assert!(done.slices >= 20, "{} slices", done.slices);
+    holds(&store, 0, end).await;
 }

@@ -347,7 +347,11 @@ fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg
     for arg in command.get_arguments().filter(|arg| file::is_setting(arg)) {
         let words: Vec<&str> = match arg.get_action() {
             ArgAction::SetTrue => vec!["true", "false"],
-            _ => WORDS.into_iter().filter(|word| value::parse(arg, word).is_ok()).collect(),
+            _ => {
+                let own = arg.get_possible_values().into_iter().map(|value| &*value.get_name().to_owned().leak());
+                let words = WORDS.into_iter().chain(own.filter(|word| !WORDS.contains(word)));
+                words.filter(|word| value::parse(arg, word).is_ok()).collect()
+            }
         };
         assert!(!words.is_empty(), "no word for {}", arg.get_id());
         found.push((path.to_vec(), arg.clone(), words));

@@ -4,16 +4,21 @@
 //! watch the lag, and losing them loses and doubles nothing.
 //!
 //! - `settings`: how to reach and convince the brokers. `topic`: whether the topic is there and stamps arrival.
-//! - `context`: what librdkafka calls back for. `fetch`: records in bulk. `source`: the log as ingest reads it.
+//! - `context`: what librdkafka calls back for. `reader`: the thread that takes records. `source`: the log as ingest reads
+//!   it.
 //! - `sink`: records into a topic, as the bridge and the simulator send them.
 
 use std::{fmt, str::FromStr};
 
 mod context;
+mod reader;
 mod settings;
 mod sink;
 mod source;
 mod topic;
+
+#[cfg(test)]
+mod tests;
 
 pub use settings::{Auth, Secret, Security, Settings};
 pub use sink::{Delivery, Sink, SinkStats};
@@ -71,22 +76,5 @@ impl FromStr for TopicAddress {
 impl fmt::Display for TopicAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kafka://{}/{}", self.brokers, self.topic)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read() {
-        let read = |text: &str| text.parse::<TopicAddress>().map(|address| address.to_string());
-        assert_eq!(read("kafka://localhost/vitals"), Ok("kafka://localhost:9092/vitals".to_owned()));
-        assert_eq!(read("kafka://a:1,b.c:2/v_1.x-y"), Ok("kafka://a:1,b.c:2/v_1.x-y".to_owned()));
-        assert_eq!(read("kafka://[::1]:9092/t"), Ok("kafka://[::1]:9092/t".to_owned()));
-        for wrong in ["kafka://a", "kafka:///t", "kafka://a:x/t", "kafka://a/", "kafka://a/t/u", "kafka://a@b/t", "a/t"]
-        {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use rdkafka::{
-    Message, Offset, Timestamp, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
@@ -19,12 +19,10 @@ use tokio::time::Instant;
 use super::{
     Settings,
     context::{Context, Rebalance},
+    reader::{Batch, Bell, Reader},
     topic::{self, ANSWER},
 };
-use crate::{
-    lake::now_ms,
-    log::{Bounds, LogEvent, Lookup, Record, Records, Source},
-};
+use crate::log::{Bounds, LogEvent, Lookup, Source};
 
 /// How a topic is read.
 #[derive(Debug, Clone)]
@@ -44,22 +42,19 @@ pub struct SourceOptions {
     pub until_end: bool,
 }
 
-/// How many bytes of records are handed over at a time, and how many records.
-const BATCH_BYTES: usize = 1024 * 1024;
-const BATCH_RECORDS: usize = 8192;
-
 /// How often what the lake holds is committed, for those who watch the lag.
 const COMMIT: Duration = Duration::from_secs(1);
 
 /// Reads a topic as a member of a group.
 pub struct KafkaSource {
     consumer: Arc<BaseConsumer<Context>>,
+    reader: Reader,
     lookup: Arc<KafkaLookup>,
     options: SourceOptions,
     /// Where to begin with partitions that were given to us and are not read yet.
     waiting: BTreeMap<i32, i64>,
-    /// Partitions that are read.
-    reading: BTreeSet<i32>,
+    /// Partitions that are read, and the epoch of the first batch that counts.
+    reading: BTreeMap<i32, u64>,
     /// Partitions of ours, read or not.
     ours: BTreeSet<i32>,
     /// Partitions that were revoked, and are let go with the next look.
@@ -97,19 +92,23 @@ impl KafkaSource {
         config.set("message.max.bytes", (1024 * 1024).to_string());
         settings.finish(&mut config);
         let context = Context::new(settings);
-        let ready = Arc::clone(&context.ready);
         let mut consumer = BaseConsumer::from_config_and_context(&config, context).context("joining the group")?;
-        consumer.set_nonempty_callback(move || ready.notify_one());
+        let bell = Arc::<Bell>::default();
+        let ringing = Arc::clone(&bell);
+        consumer.set_nonempty_callback(move || ringing.ring());
         consumer.subscribe(&[&options.topic])?;
         let (settings, group) = (settings.clone(), options.group.clone());
         let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
         let lookup = KafkaLookup { topic: options.topic.clone(), prober: Arc::new(Mutex::new(prober)) };
+        let consumer = Arc::new(consumer);
+        let reader = Reader::start(Arc::clone(&consumer), bell, options.create_time).context("starting a thread")?;
         Ok(KafkaSource {
-            consumer: Arc::new(consumer),
+            consumer,
+            reader,
             lookup: Arc::new(lookup),
             options,
             waiting: BTreeMap::new(),
-            reading: BTreeSet::new(),
+            reading: BTreeMap::new(),
             ours: BTreeSet::new(),
             going: Vec::new(),
             paused: BTreeSet::new(),
@@ -138,17 +137,19 @@ impl KafkaSource {
         if !self.going.is_empty() {
             let going = std::mem::take(&mut self.going);
             self.commit(CommitMode::Sync);
-            let read: Vec<i32> = going.iter().copied().filter(|partition| self.reading.remove(partition)).collect();
+            let read: Vec<i32> =
+                going.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
             // The group waits for this answer, also where nothing of it was read.
             self.consumer.incremental_unassign(&self.list(read.into_iter().map(|p| (p, Offset::Invalid)))?)?;
         }
         if !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
             let list = self.list(waiting.iter().map(|(&partition, &offset)| (partition, Offset::Offset(offset))))?;
-            self.consumer.incremental_assign(&list).context("taking partitions")?;
+            let ((), epoch) =
+                self.reader.change(|consumer| Ok(consumer.incremental_assign(&list)?)).context("taking partitions")?;
             // Who is taken anew is awake.
             self.rest(waiting.keys().copied().collect(), true)?;
-            self.reading.extend(waiting.into_keys());
+            self.reading.extend(waiting.into_keys().map(|partition| (partition, epoch)));
         }
         if self.committed.elapsed() >= COMMIT {
             self.commit(CommitMode::Async);
@@ -206,42 +207,21 @@ impl KafkaSource {
         }
     }
 
-    /// What librdkafka has now, up to a batch.
-    fn poll(&mut self) -> anyhow::Result<Records> {
-        let mut records = Records::default();
-        while records.len() < BATCH_RECORDS && records.bytes() < BATCH_BYTES {
-            let message = match self.consumer.poll(Duration::ZERO) {
-                None => break,
-                Some(Ok(message)) => message,
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.ended.insert(partition);
-                    continue;
-                }
-                Some(Err(e)) => {
-                    self.failed(e)?;
-                    continue;
-                }
-            };
-            if records.is_empty() {
-                records = Records::with_capacity(BATCH_BYTES);
-            }
-            let (arrived_ms, stamped_ms) = match message.timestamp() {
-                Timestamp::LogAppendTime(ms) => (ms, ms),
-                Timestamp::CreateTime(ms) if self.options.create_time => (ms.min(now_ms()), ms),
-                Timestamp::NotAvailable if self.options.create_time => (now_ms(), -1),
-                _ => bail!(topic::refuse_create_time(&self.options.topic)),
-            };
-            let device = message.key().map(String::from_utf8_lossy);
-            records.push(Record {
-                partition: message.partition(),
-                offset: message.offset(),
-                arrived_ms,
-                stamped_ms,
-                device: device.as_deref(),
-                payload: message.payload().unwrap_or_default(),
-            });
+    /// What a batch has that still counts: nothing that was fetched before a partition was taken or put elsewhere.
+    fn of_now(&mut self, batch: Batch) -> anyhow::Result<Option<LogEvent>> {
+        let Batch { mut records, ended, errors, create_time, epoch } = batch;
+        let counts = |partition: &i32| self.reading.get(partition).is_some_and(|&from| from <= epoch);
+        if !self.reading.values().all(|&from| from <= epoch) || self.reading.len() < self.ours.len() {
+            records.retain(|partition| counts(&partition));
         }
-        Ok(records)
+        let ended: Vec<i32> = ended.into_iter().filter(counts).collect();
+        self.ended.extend(ended);
+        errors.into_iter().try_for_each(|e| self.failed(e))?;
+        // The log keeps what was taken before it.
+        if create_time {
+            bail!(topic::refuse_create_time(&self.options.topic));
+        }
+        Ok((!records.is_empty()).then_some(LogEvent::Records(records)))
     }
 
     /// What went wrong while reading: most of it librdkafka tries again by itself.
@@ -260,7 +240,7 @@ impl KafkaSource {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 // Of which partition is not said. What was gathered is stored, and all of them begin where they are then.
                 tracing::warn!("kafka: retention has taken records that were not read yet ({error}): looking anew");
-                let all: Vec<i32> = self.reading.iter().copied().collect();
+                let all: Vec<i32> = self.reading.keys().copied().collect();
                 self.consumer.context().push(Rebalance::Revoke(all.clone()));
                 self.consumer.context().push(Rebalance::Assign(all));
                 Ok(())
@@ -292,45 +272,51 @@ impl Source for KafkaSource {
         let deadline = Instant::now() + wait;
         loop {
             self.settle()?;
-            let records = self.poll()?;
-            if !records.is_empty() {
-                return Ok(LogEvent::Records(records));
-            }
             if let Some(change) = self.consumer.context().next_rebalance() {
                 return self.rebalanced(change);
             }
             if self.options.until_end && !self.ours.is_empty() && self.ours.is_subset(&self.ended) {
                 return Ok(LogEvent::End);
             }
-            if Instant::now() >= deadline {
-                return Ok(LogEvent::Idle);
-            }
             // Nothing is held here that a caller who gives up would lose.
-            let _ = tokio::time::timeout_at(deadline, self.consumer.context().ready.notified()).await;
+            let batch = tokio::select! {
+                biased;
+                batch = self.reader.batches.recv() => batch.context("the thread that reads has ended")?,
+                () = self.consumer.context().ready.notified() => continue,
+                () = tokio::time::sleep_until(deadline) => return Ok(LogEvent::Idle),
+            };
+            if let Some(records) = self.of_now(batch)? {
+                return Ok(records);
+            }
         }
     }
 
     async fn seek(&mut self, partition: i32, offset: i64) -> anyhow::Result<()> {
-        if !self.reading.contains(&partition) {
+        if !self.reading.contains_key(&partition) {
             self.waiting.insert(partition, offset);
             return Ok(());
         }
         // Taken back and taken again: what was fetched for the old assignment is dropped with it, whatever state the
         // partition is in.
         let list = self.list([(partition, Offset::Offset(offset))])?;
-        self.consumer.incremental_unassign(&list)?;
-        self.consumer.incremental_assign(&list)?;
+        let again = |consumer: &BaseConsumer<Context>| {
+            consumer.incremental_unassign(&list)?;
+            Ok(consumer.incremental_assign(&list)?)
+        };
+        let ((), epoch) = self.reader.change(again)?;
+        self.reading.insert(partition, epoch);
+        self.ended.remove(&partition);
         self.rest(vec![partition], true)
     }
 
     async fn pause(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
         self.paused.extend(partitions);
-        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains(partition)).collect(), true)
+        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains_key(partition)).collect(), true)
     }
 
     async fn resume(&mut self, partitions: &[i32]) -> anyhow::Result<()> {
         self.paused.retain(|partition| !partitions.contains(partition));
-        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains(partition)).collect(), false)
+        self.rest(partitions.iter().copied().filter(|partition| self.reading.contains_key(partition)).collect(), false)
     }
 
     async fn stored(&mut self, partition: i32, next: i64) -> anyhow::Result<()> {
