@@ -65,6 +65,7 @@ class Vitals(System):
 
     name = "vitals"
     what = "`vitals ingest --until-end --window 1h`: checked, sorted, synced to the disk, exactly once"
+    more = ()
     columns = PLAIN.replace("true AS good", "reason IS NULL AS good")
 
     def __init__(self, bench):
@@ -75,12 +76,20 @@ class Vitals(System):
 
     def run(self, folder):
         source = f"kafka://{self.bootstrap}/{self.topic}"
-        argv = ["ingest", "--from", source, "--lake", folder, "--until-end", "--window", "1h"]
+        argv = ["ingest", "--from", source, "--lake", folder, "--until-end", "--window", "1h", *self.more]
         return self.measured(self.bench.lab.program, *argv)
 
     def files(self, folder):
         # A chain's first link, without rows, is part of what the lake takes.
         return sorted((folder / "landing").rglob("*.parquet"))
+
+
+class SmallVitals(Vitals):
+    """The same with little memory."""
+
+    name = "vitals-192MB"
+    what = "the same with `--memory 192MB`"
+    more = ("--memory", "192MB")
 
 
 class Spark(System):
@@ -247,4 +256,4 @@ class Script(System):
         return self.measured(self.python, HERE / "script_job.py", self.bootstrap, self.topic, folder, CORES)
 
 
-SYSTEMS = {system.name: system for system in (Raw, Vitals, Spark, Connect, Script)}
+SYSTEMS = {system.name: system for system in (Raw, Vitals, SmallVitals, Spark, Connect, Script)}

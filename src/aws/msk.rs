@@ -60,27 +60,32 @@ fn sign_token(credentials: Credentials, region: &str, now: SystemTime) -> anyhow
 mod tests {
     use super::*;
 
+    /// The same credentials at the same moment, signed by aws-msk-iam-sasl-signer-python 1.0.2.
     #[test]
-    fn a_token_is_a_signed_address() {
-        let credentials =
-            Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None, None, "test");
+    fn a_token_is_the_one_that_aws_own_signer_makes() {
+        const SIGNED: [(Option<&str>, &str); 2] = [
+            (None, "c413a83bc64a339e31a5e5e9ed99d778ff843206b427540cafa5122c01e3e993"),
+            (Some("SESSION/TOKEN+EXAMPLE=="), "910c3feed9470eaf3518add04b64274f3cfb362ff986b2d3323324c1f0036fdb"),
+        ];
         let now = UNIX_EPOCH + Duration::from_secs(1_440_938_160); // 2015-08-30T12:36:00Z
-        let token = sign_token(credentials, "us-east-1", now).unwrap();
-        assert_eq!(token.expires_ms, 1_440_939_060_000);
-        let address = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.text).unwrap();
-        let address = String::from_utf8(address).unwrap();
-        assert!(
-            address.starts_with("https://kafka.us-east-1.amazonaws.com/?Action=kafka-cluster%3AConnect&"),
-            "{address}"
-        );
-        for part in [
-            "X-Amz-Algorithm=AWS4-HMAC-SHA256",
-            "X-Amz-Expires=900",
-            "X-Amz-Date=20150830T123600Z",
-            "X-Amz-SignedHeaders=host",
-            "X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2Fkafka-cluster%2Faws4_request",
-        ] {
-            assert!(address.contains(part), "{part} in {address}");
+        for (session, signature) in SIGNED {
+            let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+            let credentials = Credentials::new("AKIDEXAMPLE", secret, session.map(str::to_owned), None, "test");
+            let token = sign_token(credentials, "us-east-1", now).unwrap();
+            assert_eq!(token.expires_ms, 1_440_939_060_000);
+            let address = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.text).unwrap();
+            let address = String::from_utf8(address).unwrap();
+            assert!(address.starts_with("https://kafka.us-east-1.amazonaws.com/?Action=kafka-cluster%3AConnect&"));
+            for part in [
+                "X-Amz-Algorithm=AWS4-HMAC-SHA256",
+                "X-Amz-Expires=900",
+                "X-Amz-Date=20150830T123600Z",
+                "X-Amz-SignedHeaders=host",
+                "X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2Fkafka-cluster%2Faws4_request",
+                &format!("X-Amz-Signature={signature}"),
+            ] {
+                assert!(address.split(['?', '&']).any(|found| found == part), "{part} in {address}");
+            }
         }
     }
 }

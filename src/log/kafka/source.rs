@@ -86,7 +86,7 @@ impl KafkaSource {
         config.set("fetch.queue.backoff.ms", "10");
         config.set("queued.min.messages", "1000000");
         let queue_kbytes = (options.queue_bytes / 1024).clamp(1024, 1024 * 1024);
-        let fetch_bytes = (options.queue_bytes / 4).clamp(1024 * 1024, 16 * 1024 * 1024);
+        let fetch_bytes = (options.queue_bytes / 4).clamp(1024 * 1024, 8 * 1024 * 1024);
         config.set("queued.max.messages.kbytes", queue_kbytes.to_string());
         config.set("fetch.max.bytes", fetch_bytes.to_string());
         config.set("message.max.bytes", (1024 * 1024).to_string());
