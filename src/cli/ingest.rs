@@ -193,6 +193,9 @@ fn few_arenas() {
     }
 }
 
+/// How long verdicts are still given once the worker was told to end; the next start gives the rest.
+const LAST_VERDICTS: Duration = Duration::from_secs(2);
+
 /// The part of the memory that is for fetched records. librdkafka keeps about twice as much beside each of our short ones
 /// as they are long, so their bytes may be a third of that.
 const QUEUE_PART: usize = 8;
@@ -239,7 +242,7 @@ async fn work<S: Source>(
         on_bad: if args.on_bad == Bad::Fail { OnBad::Fail } else { OnBad::Keep },
         ..WorkerOptions::default()
     };
-    let lookup = source.lookup();
+    let (lookup, stopped) = (source.lookup(), stop.clone());
     let worker = Worker::new(source, store.clone(), options);
     let metrics = Metrics::of(&worker, lookup, rebalances);
     let scoring = match args.score {
@@ -264,7 +267,10 @@ async fn work<S: Source>(
         never = status_line::show(|| status(&metrics)) => match never {},
     };
     let scored = match scoring {
-        Some(scoring) => Some(scoring.stop().await),
+        Some(scoring) => {
+            let limit = stopped.borrow().then_some(LAST_VERDICTS);
+            Some(scoring.stop(limit).await)
+        }
         None => None,
     };
     if let Some(serving) = serving {

@@ -245,21 +245,16 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Becomes true with the first Ctrl-C; the second one ends the process.
+/// Becomes true with the first Ctrl-C (or SIGTERM); the second one ends the process.
 fn stop_on_ctrl_c() -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
+    let stop = super::on_interrupt();
+    let mut stopped = stop.clone();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // No signals here: keep the channel open, so that nothing looks like a stop.
-            std::future::pending::<()>().await;
-        }
-        sender.send_replace(true);
-        eprintln!("stopping: waiting for acknowledgements under way (Ctrl-C again quits at once)");
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
+        if stopped.wait_for(|stop| *stop).await.is_ok() {
+            eprintln!("stopping: waiting for acknowledgements under way (Ctrl-C again quits at once)");
         }
     });
-    receiver
+    stop
 }
 
 #[derive(Serialize)]

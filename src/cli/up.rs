@@ -20,7 +20,7 @@ use crate::{
     ingest::worker::Ingested,
     lake::{Place, Store},
     local::{
-        pipeline::{Pipeline, describe, describe_broker},
+        pipeline::{self, Pipeline, describe, describe_broker},
         stages::{self, StageOptions, Stages, Standing},
     },
     model::training::TrainOptions,
@@ -113,6 +113,8 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     let folder = args.lake.folder("for `vitals up`: its spool stands beside the lake")?;
     let store = args.lake.create().await?;
+    // Another `up` on this lake is told of before the ports that it has as well.
+    drop(pipeline::open_spool(folder, &store).await?);
     let report = report_server(&args, &store).await?;
     let mut interrupted = super::on_interrupt();
     let pipeline = Pipeline::start(folder, store.clone(), args.broker, args.window).await?;

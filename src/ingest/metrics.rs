@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     fmt::Write,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,13 @@ const CONNECTIONS: usize = 16;
 /// How often partitions were dealt out anew, where the log does that.
 pub type Rebalances = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// The ends of a log's partitions, and when they were asked for.
+#[derive(Default)]
+struct Ends {
+    asked: Option<Instant>,
+    by_partition: BTreeMap<i32, i64>,
+}
+
 /// What there is to know of a worker.
 #[derive(Clone)]
 pub struct Metrics {
@@ -49,7 +56,7 @@ pub struct Metrics {
     pub standing: watch::Receiver<Standing>,
     lookup: Arc<dyn Lookup>,
     rebalances: Option<Rebalances>,
-    ends: Arc<Mutex<(Option<Instant>, BTreeMap<i32, i64>)>>,
+    ends: Arc<Mutex<Ends>>,
 }
 
 impl Metrics {
@@ -60,20 +67,24 @@ impl Metrics {
 
     /// How many records the log has that were not read yet, by partition.
     pub async fn lag(&self) -> BTreeMap<i32, i64> {
-        let known = |ends: &Mutex<(Option<Instant>, _)>| ends.lock().unwrap_or_else(PoisonError::into_inner).0;
         let standing = self.standing.borrow().clone();
-        if known(&self.ends).is_none_or(|asked| asked.elapsed() >= ENDS) {
+        let asked = self.known_ends().asked;
+        if asked.is_none_or(|asked| asked.elapsed() >= ENDS) {
             let partitions: Vec<i32> = standing.partitions.keys().copied().collect();
-            if let Ok(Ok(ends)) = timeout(ENDS, self.lookup.ends(&partitions)).await {
-                *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), ends);
+            if let Ok(Ok(by_partition)) = timeout(ENDS, self.lookup.ends(&partitions)).await {
+                *self.known_ends() = Ends { asked: Some(Instant::now()), by_partition };
             }
         }
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let lag = |(partition, end): (&i32, &i64)| {
             let next = standing.partitions.get(partition)?.next?;
             Some((*partition, (end - next).max(0)))
         };
-        ends.1.iter().filter_map(lag).collect()
+        self.known_ends().by_partition.iter().filter_map(lag).collect()
+    }
+
+    fn known_ends(&self) -> MutexGuard<'_, Ends> {
+        // Nothing panics while it holds the lock.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything in Prometheus's text format, version 0.0.4.

@@ -81,7 +81,7 @@ impl Default for WorkerOptions {
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long slices of partitions that go are waited for. After it whoever has the partition reads the rest again.
-const PARTING: Duration = Duration::from_secs(8);
+const PARTING: Duration = Duration::from_secs(6);
 
 /// How often it is told how every partition stands.
 const TELL: Duration = Duration::from_secs(1);
@@ -118,6 +118,9 @@ enum Report {
     Written(Written),
 }
 
+/// A report, with the partition and the generation of its assignment.
+type Reported = (i32, u64, Report);
+
 /// Carries a log into a lake until `stop` turns true or the log ends; then closes what it holds.
 pub struct Worker<S: Source> {
     source: S,
@@ -132,7 +135,7 @@ pub struct Worker<S: Source> {
     full: bool,
     writers: Writers,
     /// At most one task per partition is under way, so this never holds more than there are partitions.
-    reports: (mpsc::UnboundedSender<(i32, u64, Report)>, mpsc::UnboundedReceiver<(i32, u64, Report)>),
+    reports: (mpsc::UnboundedSender<Reported>, mpsc::UnboundedReceiver<Reported>),
     generations: u64,
     progress: watch::Sender<Ingested>,
     standing: watch::Sender<Standing>,
@@ -419,8 +422,11 @@ impl<S: Source> Worker<S> {
         match action {
             Action::Seek { offset } => {
                 self.source.seek(partition, offset).await?;
+                // Whatever it was before: nothing of it is gathered now.
                 if self.full {
                     self.source.pause(&[partition]).await?;
+                } else {
+                    self.source.resume(&[partition]).await?;
                 }
             }
             Action::Put { first, next, link } => self.put(partition, first, next, link),

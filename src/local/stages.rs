@@ -83,18 +83,28 @@ impl Scoring {
         self.standing.clone()
     }
 
-    /// Ends it. What has landed by now gets its verdicts, and devices' states are kept.
+    /// Ends it. What has landed by now gets its verdicts, and devices' states are kept, as far as `limit` allows; the next
+    /// start goes on from there.
     ///
     /// # Errors
     /// What kept the last verdicts from being written; the next start writes them.
-    pub async fn stop(self) -> anyhow::Result<Standing> {
+    pub async fn stop(mut self, limit: Option<Duration>) -> anyhow::Result<Standing> {
         self.stop.send_replace(true);
-        let scorer = self.scorer.await?;
-        let standing = self.standing.borrow().clone();
-        match scorer {
-            Some((_lock, follower)) => last_look(follower, standing).await,
-            // Another process has its turn, and judges what landed here as well.
-            None => Ok(standing),
+        let standing = self.standing.clone();
+        let last = async {
+            let now = || standing.borrow().clone();
+            match (&mut self.scorer).await? {
+                Some((_lock, follower)) => last_look(follower, now()).await,
+                // Another process has its turn, and judges what landed here as well.
+                None => Ok(now()),
+            }
+        };
+        match tokio::time::timeout(limit.unwrap_or(Duration::MAX), last).await {
+            Ok(scored) => scored,
+            Err(_) => {
+                self.scorer.abort();
+                Ok(standing.borrow().clone())
+            }
         }
     }
 }
@@ -110,9 +120,11 @@ async fn last_look(mut follower: Follower, mut standing: Standing) -> anyhow::Re
 
 /// What the stages behind the broker did, in words.
 pub fn describe(standing: &Standing) -> String {
-    let model = if standing.model.is_empty() { "no model" } else { &standing.model };
-    let mut text =
-        format!("scored {} readings with {model}, {} outliers or artifacts", standing.scored, standing.outliers);
+    // Several models may have judged, each what came in its time.
+    let mut text = format!("scored {} readings, {} outliers or artifacts", standing.scored, standing.outliers);
+    if !standing.model.is_empty() {
+        text.push_str(&format!("; {} is in force", standing.model));
+    }
     if standing.trained > 0 {
         text.push_str(&format!("; {} models trained, {} put in force", standing.trained, standing.promoted));
     }

@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{DayOutliers, Followed, Hole, Scored, Unordered, Wanted, begin, load_model, put_in_force};
+use super::{DayOutliers, Followed, Hole, Scored, Unordered, Wanted, begin, is_gone, load_model, put_in_force};
 use crate::{
     lake::{
         Store, View,
@@ -113,6 +113,12 @@ impl Follower {
                 tracing::warn!("{e}: it begins anew after the closed days");
                 (self.champion, self.candidate) = (None, None);
                 self.begin_anew().await?;
+                self.try_look().await
+            }
+            // Another scorer has kept newer states and deleted what this one was about to go on from.
+            Err(e) if is_gone(&e) => {
+                tracing::info!("{e:#}: it goes on from what is there now");
+                (self.champion, self.candidate) = (None, None);
                 self.try_look().await
             }
             looked => looked,

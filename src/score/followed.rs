@@ -227,7 +227,7 @@ fn ordered(known: &mut BTreeMap<String, i32>, footer: &landing::Footer) -> Resul
     }
 }
 
-fn is_gone(error: &anyhow::Error) -> bool {
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<crate::lake::StoreError>().is_some_and(crate::lake::StoreError::is_not_found)
 }
 

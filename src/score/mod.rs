@@ -37,7 +37,7 @@ pub mod lock;
 pub mod rows;
 pub mod scorer;
 
-use followed::{Followed, Hole, Unordered};
+use followed::{Followed, Hole, Unordered, is_gone};
 use scorer::{Scorer, States};
 
 /// What scoring has done.

@@ -39,4 +39,4 @@ LEFT JOIN (
   ) AS ranked
   GROUP BY device_id
 ) AS o ON o.device_id = r.device_id
-ORDER BY episodes DESC, peak_score DESC NULLS LAST, artifacts DESC, device_id
+ORDER BY peak_score DESC NULLS LAST, episodes DESC, artifacts DESC, device_id

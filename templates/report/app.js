@@ -90,7 +90,7 @@
     const look = filled ? { fill: 'currentColor' } : { fill: 'none', stroke: 'currentColor', 'stroke-width': shape === 'cross' ? 3 : 2.5 };
     return s('svg', { class: `mark ${kind ?? ''}`, viewBox: '0 0 16 16', 'aria-hidden': 'true' }, s('path', { d, ...look }));
   }
-  const tag = (cause, fault) => h('span', { class: fault ? 'tag fault' : 'tag' }, mark(fault ? 'square' : 'triangle'), plain(cause));
+  const tag = (cause, fault) => h('span', { class: fault ? 'tag fault' : 'tag' }, mark(fault ? 'square' : cause.endsWith('_low') ? 'fall' : 'triangle'), plain(cause));
   const isFault = (cause) => FAULTS.includes(cause);
 
   // ---- what the page knows -----------------------------------------------------------------------------------------

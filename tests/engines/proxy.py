@@ -4,6 +4,7 @@
     proxy.add("slow_down", chance=0.05)                          # each request with a chance, from a seed
     proxy.add("lose_answer", times=1, method="PUT", path="landing/")   # the next one that fits
     proxy.add("delay", seconds=0.2, chance=0.1)                  # passed on late, though the client may have gone
+    proxy.add("lose_answer", hook=lambda request: …)             # calls back at that moment
     proxy.down()  …  proxy.up()                                  # nothing listens
     proxy.calm()                                                 # no faults from here on
     proxy.counts, proxy.requests                                 # what it did: by kind, and request by request
@@ -26,7 +27,7 @@ import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Callable, Optional
 
 # What a client is told, and by which status.
 ERRORS = {
@@ -52,6 +53,7 @@ class Fault:
     path: str
     seconds: float
     created: bool
+    hook: Optional[Callable[["Request"], None]] = None
 
     def fits(self, request: "Request") -> bool:
         return (
@@ -68,6 +70,8 @@ class Request:
     method: str
     path: str
     creates: bool
+    # The id of the access key that signed it.
+    who: str = ""
     begun: float = field(default_factory=time.monotonic)
     done: str = ""
     status: Optional[int] = None
@@ -93,18 +97,26 @@ class Proxy:
     # ---- what tests ask of it
 
     def add(self, kind: str, chance: float = 1.0, times: Optional[int] = None, method: str = ".*", path: str = "",
-            seconds: float = 0.0, created: Optional[bool] = None) -> Fault:
+            seconds: float = 0.0, created: Optional[bool] = None,
+            hook: Optional[Callable[[Request], None]] = None, first: bool = False) -> Fault:
         """Adds a fault, for requests whose method and path (patterns; the path with its query) fit.
 
         `times`: so often at most. `created`: only requests that are to create an object where there is none; that is so
-        by itself for `conflict`, which S3 tells nobody else. The first fault that hits is done; delays add up.
+        by itself for `conflict`, which S3 tells nobody else. The first fault that hits is done (`first`: this one goes
+        before those that are there); delays add up. `hook` is called when it is done: before a delay, and before the
+        client hears of anything else; so after S3 has done what it is asked where an answer is lost or cut, else before.
         """
         assert kind in KINDS, f"no such fault: {kind}"
         only_created = kind == "conflict" if created is None else created
-        fault = Fault(kind, chance, times, method, path, seconds, only_created)
+        fault = Fault(kind, chance, times, method, path, seconds, only_created, hook)
         with self.lock:
-            self.faults.append(fault)
+            self.faults.insert(0 if first else len(self.faults), fault)
         return fault
+
+    def remove(self, fault: Fault) -> None:
+        """Removes a fault, if it is still there."""
+        with self.lock:
+            self.faults = [other for other in self.faults if other is not fault]
 
     def calm(self) -> None:
         """Removes all faults. What was hit already goes on."""
@@ -145,19 +157,20 @@ class Proxy:
     # ---- what it does to a request
 
     def choose(self, request: Request) -> tuple:
-        """How long to wait, and the fault to do after that."""
+        """How long to wait, whom to call before that, the fault to do after it, and whom to call then."""
         with self.lock:
-            seconds = 0.0
+            seconds, before = 0.0, []
             for fault in self.faults:
                 if not fault.fits(request) or self.random.random() >= fault.chance:
                     continue
                 if fault.times is not None:
                     fault.times -= 1
                 if fault.kind != "delay":
-                    return seconds, fault.kind
+                    return seconds, before, fault.kind, fault.hook
                 self.counts["delay"] += 1
                 seconds += fault.seconds
-            return seconds, "passed"
+                before += [fault.hook] if fault.hook else []
+            return seconds, before, "passed", None
 
     def finished(self, request: Request, done: str, status: Optional[int]) -> None:
         """Keeps what became of a request, before the client hears of it: who has the answer finds it counted."""
@@ -213,11 +226,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self):
         proxy = self.server.proxy
-        request = Request(self.command, self.path, self.headers.get("If-None-Match") == "*" and self.command == "PUT")
+        creates = self.headers.get("If-None-Match") == "*" and self.command == "PUT"
+        signer = re.search(r"Credential=([^/,]*)", self.headers.get("Authorization", ""))
+        request = Request(self.command, self.path, creates, signer.group(1) if signer else "")
         # It is read also where nothing comes of it, as a client sends it first.
         body = self.body()
-        seconds, kind = proxy.choose(request)
+        seconds, before, kind, hook = proxy.choose(request)
+        for call in before:
+            call(request)
         time.sleep(seconds)
+        if hook and kind not in ("lose_answer", "cut_answer"):
+            hook(request)
         if kind == "drop":
             proxy.finished(request, kind, None)
             self.close_connection = True
@@ -229,6 +248,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         with proxy.one_at_a_time(request):
             status, headers, answer = self.pass_on(body)
+        if hook:
+            hook(request)
         if kind == "lose_answer":
             proxy.finished(request, kind, None)
             self.close_connection = True

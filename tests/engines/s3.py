@@ -48,10 +48,10 @@ class S3:
         status, _, body = self.request("PUT", "")
         assert status == 200, f"making a bucket: {status} {body!r}"
 
-    def env_at(self, endpoint: str) -> dict:
-        """What a program needs in its environment to come here through an endpoint (of a proxy)."""
+    def env_at(self, endpoint: str, who: str = "test") -> dict:
+        """What a program needs in its environment to come here through an endpoint (of a proxy), under a name."""
         return {
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": who, "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": endpoint,
             # Nor is it to ask the machine for credentials or settings that it may have of its own.
             "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",

@@ -27,6 +27,8 @@ use crate::aws::msk;
 pub(super) enum Rebalance {
     Assign(Vec<i32>),
     Revoke(Vec<i32>),
+    /// What comes next is gone: everything that is read begins where it is then.
+    Anew,
 }
 
 /// The context of every client of ours.

@@ -59,6 +59,8 @@ pub struct KafkaSource {
     ours: BTreeSet<i32>,
     /// Partitions that were revoked, and are let go with the next look.
     going: Vec<i32>,
+    /// Partitions of ours that were let go to begin anew.
+    anew: Vec<i32>,
     /// Partitions that rest, read or not.
     paused: BTreeSet<i32>,
     /// Partitions whose end was seen.
@@ -111,6 +113,7 @@ impl KafkaSource {
             reading: BTreeMap::new(),
             ours: BTreeSet::new(),
             going: Vec::new(),
+            anew: Vec::new(),
             paused: BTreeSet::new(),
             ended: BTreeSet::new(),
             stored: BTreeMap::new(),
@@ -201,8 +204,15 @@ impl KafkaSource {
                     self.paused.remove(partition);
                     self.ended.remove(partition);
                 }
+                self.anew.retain(|partition| !partitions.contains(partition));
                 self.going.extend(&partitions);
                 Ok(LogEvent::Revoked(partitions))
+            }
+            Rebalance::Anew => {
+                self.anew = self.reading.keys().copied().filter(|partition| self.ours.contains(partition)).collect();
+                self.going.extend(&self.anew);
+                self.paused.retain(|partition| !self.anew.contains(partition));
+                Ok(LogEvent::Revoked(self.anew.clone()))
             }
         }
     }
@@ -240,9 +250,7 @@ impl KafkaSource {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 // Of which partition is not said. What was gathered is stored, and all of them begin where they are then.
                 tracing::warn!("kafka: retention has taken records that were not read yet ({error}): looking anew");
-                let all: Vec<i32> = self.reading.keys().copied().collect();
-                self.consumer.context().push(Rebalance::Revoke(all.clone()));
-                self.consumer.context().push(Rebalance::Assign(all));
+                self.consumer.context().push(Rebalance::Anew);
                 Ok(())
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(error.into()),
@@ -272,6 +280,9 @@ impl Source for KafkaSource {
         let deadline = Instant::now() + wait;
         loop {
             self.settle()?;
+            if !self.anew.is_empty() {
+                return Ok(LogEvent::Assigned(std::mem::take(&mut self.anew)));
+            }
             if let Some(change) = self.consumer.context().next_rebalance() {
                 return self.rebalanced(change);
             }
@@ -325,7 +336,7 @@ impl Source for KafkaSource {
     }
 
     async fn close(&mut self) {
-        self.commit(CommitMode::Sync);
+        self.commit(CommitMode::Async);
         self.consumer.context().closing.store(true, Relaxed);
         let consumer = Arc::clone(&self.consumer);
         // Leaving the group waits for its coordinator.
@@ -405,7 +416,16 @@ fn stamped_at(prober: &BaseConsumer<Context>, topic: &str, partition: i32, offse
                 let here = message.offset() == offset;
                 break Ok(here.then(|| message.timestamp().to_millis().unwrap_or(-1)));
             }
-            Some(Err(KafkaError::PartitionEOF(at))) if at == partition => break Ok(None),
+            Some(Err(KafkaError::PartitionEOF(at))) if at == partition => {
+                // A leader that has just taken over may not know its own end yet.
+                let (_, end) = prober.fetch_watermarks(topic, partition, ANSWER)?;
+                if offset < end {
+                    break Err(anyhow::anyhow!(
+                        "record {offset} of `{topic}` partition {partition} is not to be had yet"
+                    ));
+                }
+                break Ok(None);
+            }
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(e)) => tracing::debug!("kafka: {e}"),
             None => {}
