@@ -16,7 +16,7 @@ mod source;
 mod topic;
 
 pub use settings::{Auth, Secret, Security, Settings};
-pub use sink::{Delivery, Sink, SinkStats};
+pub use sink::{Delivery, Sink, SinkOptions, SinkStats};
 pub use source::{KafkaSource, SourceOptions};
 pub use topic::{NewTopic, prepare};
 
