@@ -1,4 +1,4 @@
-//! `vitals simulate`: a fleet of simulated devices publishes over MQTT.
+//! `vitals simulate`: a fleet of simulated devices publishes over MQTT, or into a topic of Kafka.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,10 +12,11 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::duration::parse_duration;
+use super::{duration::parse_duration, kafka::KafkaArgs};
+use crate::log::kafka::TopicAddress;
 use crate::simulate::{
     Broker, FleetOptions, MAX_BATCH, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY, Progress, PublishError, PublishOptions,
-    Qos, Speed, Summary, run as publish,
+    Qos, Speed, Summary, Target, Topic, run as publish,
 };
 
 /// What AWS IoT Core takes of one connection; it discards the rest.
@@ -28,7 +29,7 @@ const FAST: f64 = 60.0;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 const LONG_ABOUT: &str = "\
-Let simulated devices publish over MQTT
+Let simulated devices publish over MQTT, or into Kafka
 
 Examples:
 
@@ -41,6 +42,9 @@ Examples:
   # three days as fast as the broker takes them, with the truth beside
   vitals simulate --duration 3d --speed max --labels labels.ndjson --sent sent.ndjson
 
+  # into a topic of Kafka, without a broker of MQTT
+  vitals simulate --duration 3d --speed max --to kafka://127.0.0.1:9092/vitals
+
 Bodies have resting levels of their own, a daily rhythm, activity, and vitals that hang together; sensors have noise and \
 steps. Episodes (tachycardia, fever, hypoxia, hypotension, drift, spike, flatline) are added and labelled. A seed names a \
 fleet: device_7 of a seed is the same body in every run, whatever the fleet's size, and runs that overlap in simulated \
@@ -49,7 +53,7 @@ time send the same readings there.
 Simulated time ends now, never ahead of it: with --speed S a run of D seconds plays S × D seconds, and reaches the present \
 when it ends.";
 
-/// Let simulated devices publish over MQTT
+/// Let simulated devices publish over MQTT, or into Kafka
 #[derive(Debug, Clone, Args)]
 #[command(long_about = LONG_ABOUT)]
 pub struct SimulateArgs {
@@ -77,6 +81,11 @@ pub struct SimulateArgs {
     /// The MQTT broker
     #[arg(long, value_name = "HOST:PORT", env = "VITALS_BROKER", default_value = "127.0.0.1:1883")]
     pub broker: Broker,
+
+    /// A topic instead: kafka://HOST:PORT[,HOST:PORT…]/TOPIC, made where it is not there; acknowledged is what all replicas
+    /// have
+    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["broker", "qos", "connections"])]
+    pub to: Option<TopicAddress>,
 
     /// MQTT's promise for each packet: 0 sent once, 1 sent until acknowledged
     #[arg(long, value_name = "0|1", default_value = "1", value_parser = parse_qos)]
@@ -113,6 +122,9 @@ pub struct SimulateArgs {
     /// How to write the summary
     #[arg(long, value_enum, default_value_t = SimulateOutput::Text)]
     pub output: SimulateOutput,
+
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
 }
 
 /// The form of the summary.
@@ -191,9 +203,9 @@ impl SimulateArgs {
     }
 }
 
-/// Packets a second on one connection.
+/// Packets a second on one connection of MQTT.
 fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
-    let Speed::Times(times) = options.speed else { return None };
+    let (Speed::Times(times), Target::Mqtt(_)) = (options.speed, &options.target) else { return None };
     let devices = f64::from(options.fleet.devices);
     let connections = f64::from(options.connections_used());
     let readings_per_s = times * 1000.0 / options.fleet.interval_ms as f64;
@@ -207,6 +219,11 @@ fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
 pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     let mut options = args.options(now_ms);
+    if let Some(address) = args.to.clone() {
+        let (settings, new) = (args.kafka.settings(&address.brokers).await?, args.kafka.new_topic());
+        options.target = Topic { address, settings, new }.into();
+        options.patience = KafkaArgs::PATIENCE;
+    }
     if let Some(rate) = publishes_per_s(&options).filter(|rate| *rate > IOT_CORE_PUBLISHES_PER_S) {
         eprintln!(
             "warning: {rate:.0} packets a second on one connection: AWS IoT Core takes {IOT_CORE_PUBLISHES_PER_S} and \
@@ -351,131 +368,4 @@ fn seconds(ms: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::{FromArgMatches, error::ErrorKind};
-
-    use super::*;
-
-    const NOW_MS: i64 = 1_780_000_000_000;
-
-    fn parse(line: &str) -> Result<SimulateArgs, clap::Error> {
-        let command = SimulateArgs::augment_args(clap::Command::new("simulate"));
-        let words = std::iter::once("simulate").chain(line.split_whitespace());
-        SimulateArgs::from_arg_matches(&command.try_get_matches_from(words)?)
-    }
-
-    fn options(line: &str) -> PublishOptions {
-        parse(line).unwrap().options(NOW_MS)
-    }
-
-    #[test]
-    fn by_default_a_day_passes_in_a_minute_with_one_packet_a_second_and_device() {
-        let options = options("--devices 100 --duration 60");
-        assert_eq!(options.fleet.end_ms, NOW_MS + 60_000);
-        assert_eq!(options.fleet.end_ms - options.fleet.start_ms, 86_400_000);
-        assert_eq!((options.fleet.interval_ms, options.batch), (60_000, 24));
-        assert_eq!(publishes_per_s(&options), Some(1.0));
-    }
-
-    #[test]
-    fn an_interval_alone_means_real_time() {
-        let options = options("--duration 60 --interval 1");
-        assert_eq!((options.fleet.start_ms, options.fleet.end_ms), (NOW_MS, NOW_MS + 60_000));
-        assert_eq!((options.fleet.interval_ms, options.batch, options.speed), (1_000, 1, Speed::Times(1.0)));
-    }
-
-    #[test]
-    fn at_full_speed_the_simulated_time_ends_when_the_run_begins() {
-        let options = options("--duration 3d --speed max");
-        assert_eq!((options.fleet.start_ms, options.fleet.end_ms), (NOW_MS - 259_200_000, NOW_MS));
-        assert_eq!((options.fleet.interval_ms, options.batch), (60_000, 60));
-    }
-
-    #[test]
-    fn connections_beyond_what_a_broker_takes_are_noticed() {
-        assert_eq!(publishes_per_s(&options("--interval 0.001 --batch 1")), Some(1000.0));
-        assert_eq!(publishes_per_s(&options("--interval 1 --devices 10 --connections 2")), Some(5.0));
-        assert_eq!(publishes_per_s(&options("--speed max")), None);
-    }
-
-    #[test]
-    fn bad_values_are_usage_errors() {
-        let bad = [
-            "--devices 0",
-            "--interval 0",
-            "--duration 0",
-            "--duration soon",
-            "--qos 7",
-            "--qos 2",
-            "--batch 0",
-            "--batch 501",
-            "--speed 0.5",
-            "--speed fast",
-            "--speed NaN",
-            "--connections 0",
-            "--episodes-per-device-day 25",
-            "--episodes-per-device-day NaN",
-            "--broker a:b",
-            "--seed x",
-        ];
-        for line in bad {
-            let error = parse(line).expect_err(line);
-            assert_eq!(error.exit_code(), 2, "{line}");
-        }
-        let both = parse("--no-episodes --episodes-per-device-day 1").expect_err("conflict");
-        assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
-    }
-
-    #[test]
-    fn a_span_before_1970_is_refused_and_nothing_overflows() {
-        for line in
-            ["--duration 99w --speed 1440", "--duration 5000w --speed 3000000000", "--duration 4000w --speed max"]
-        {
-            assert!(options(line).fleet.check().is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_summary_says_what_went_out_and_what_came_back() {
-        let mut options = options("--devices 100 --duration 60 --labels l.ndjson --no-episodes");
-        let progress = Progress {
-            connections: 100,
-            connected: 0,
-            published: 6_000,
-            readings: 144_000,
-            acknowledged: 5_999,
-            sent_again: 2,
-            errors: 1,
-            last_error: None,
-            elapsed_s: 60.04,
-            done: 1.0,
-        };
-        let summary = Summary {
-            progress,
-            devices: 100,
-            unacknowledged: 1,
-            gave_up: 0,
-            readings_per_s: 2_398.4,
-            start_ms: options.fleet.start_ms,
-            end_ms: options.fleet.end_ms,
-            sent_rows: None,
-            labels: Some(0),
-            interrupted: true,
-        };
-        let expected = "\
-100 devices, simulated from 2026-05-27 20:27:40 to 2026-05-28 20:27:40 UTC, a reading every 60 s
-published     6,000 packets with 144,000 readings
-acknowledged  5,999
-sent again    2 after a lost connection
-errors        1
-elapsed       60.0 s, 2,398 readings/s
-labels        0 episodes in l.ndjson
-interrupted before the end
-";
-        assert_eq!(summary_text(&options, &summary), expected);
-        options.qos = Qos::AtMostOnce;
-        assert!(summary_text(&options, &summary).contains("QoS 0 has no acknowledgement"));
-        let json = serde_json::to_value(Report { schema_version: 1, summary: &summary }).unwrap();
-        assert_eq!((&json["schema_version"], &json["acknowledged"]), (&1.into(), &5_999.into()));
-    }
-}
+mod tests;

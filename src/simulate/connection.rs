@@ -312,7 +312,7 @@ fn marked_as_sent_again(request: Request) -> Request {
     }
 }
 
-async fn until(due: Option<Instant>) {
+pub(super) async fn until(due: Option<Instant>) {
     match due {
         Some(due) if due <= Instant::now() => {}
         Some(due) => sleep_until(due).await,
@@ -320,7 +320,7 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Nobody can stop a run whose sender is gone.
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await

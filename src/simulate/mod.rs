@@ -1,8 +1,11 @@
-//! Simulated devices: bodies with vital signs that hang together, labelled episodes, and their packets over MQTT.
+//! Simulated devices: bodies with vital signs that hang together, labelled episodes, and their packets over MQTT, or
+//! right into a topic of Kafka.
 //!
 //! ```text
-//! chance ┬─ body ────┬─ fleet ─┬─ book ─ connection ── MQTT broker      publish: runs and paces all connections
-//!        └─ episode ─┘         │      └─ payload   └─ sent (a file of what went out and was acknowledged)
+//! chance ┬─ body ────┬─ fleet ─┬─ book ┬ connection ── MQTT broker      publish: runs and paces all connections
+//!        └─ episode ─┘         │       ├ kafka ─────── Kafka
+//!                              │       ├ payload
+//!                              │       └ sent (a file of what went out and was acknowledged)
 //!                              └─ labels (a file of what was done to the readings)
 //! ```
 //!
@@ -15,6 +18,7 @@ mod chance;
 mod connection;
 mod episode;
 mod fleet;
+mod kafka;
 mod labels;
 mod options;
 mod payload;
@@ -26,6 +30,6 @@ mod tests;
 pub use episode::{EpisodeKind, MAX_EPISODES_PER_DEVICE_DAY};
 pub use fleet::{Fleet, FleetError, FleetOptions, MAX_DEVICES, device_id};
 pub use labels::{Label, device_labels, labels, write_labels};
-pub use options::{Broker, MAX_BATCH, MAX_IN_FLIGHT, PublishError, PublishOptions, Qos, Speed, TOPIC};
+pub use options::{Broker, MAX_BATCH, MAX_IN_FLIGHT, PublishError, PublishOptions, Qos, Speed, TOPIC, Target, Topic};
 pub use payload::payload;
 pub use publish::{Progress, Summary, run};

@@ -9,6 +9,7 @@ use rumqttc::QoS;
 use tokio::sync::watch;
 
 use super::fleet::{FleetError, FleetOptions};
+use crate::log::kafka::{NewTopic, Settings, TopicAddress};
 
 /// Devices publish on `iot/device/<device id>`.
 pub const TOPIC: &str = "iot/device";
@@ -61,6 +62,34 @@ impl FromStr for Broker {
     }
 }
 
+/// A topic of Kafka that packets go into without a broker of MQTT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub address: TopicAddress,
+    pub settings: Settings,
+    /// As it is made where it is not there.
+    pub new: NewTopic,
+}
+
+/// Where packets go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Mqtt(Broker),
+    Kafka(Topic),
+}
+
+impl From<Broker> for Target {
+    fn from(broker: Broker) -> Target {
+        Target::Mqtt(broker)
+    }
+}
+
+impl From<Topic> for Target {
+    fn from(topic: Topic) -> Target {
+        Target::Kafka(topic)
+    }
+}
+
 /// How fast simulated time passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
@@ -92,7 +121,7 @@ impl Qos {
 #[derive(Debug, Clone)]
 pub struct PublishOptions {
     pub fleet: FleetOptions,
-    pub broker: Broker,
+    pub target: Target,
     pub speed: Speed,
     pub qos: Qos,
     /// Readings per packet, 1 to [`MAX_BATCH`].
@@ -103,7 +132,8 @@ pub struct PublishOptions {
     pub in_flight: u16,
     /// New connections a second, at least 1, first and after failures.
     pub connects_per_s: u32,
-    /// How long a broker may be away or silent after the run's end before what is left is given up.
+    /// How long a broker may be away or silent after the run's end before what is left is given up; with Kafka, how long a
+    /// packet may wait for its acknowledgement.
     pub patience: Duration,
     /// Where to write what was sent, one JSON object per reading.
     pub sent: Option<PathBuf>,
@@ -114,11 +144,11 @@ pub struct PublishOptions {
 }
 
 impl PublishOptions {
-    /// A fleet on a broker as fast as it takes the packets, acknowledged, 60 readings a packet.
-    pub fn new(fleet: FleetOptions, broker: Broker) -> Self {
+    /// A fleet as fast as its packets are taken, acknowledged, 60 readings a packet.
+    pub fn new(fleet: FleetOptions, target: impl Into<Target>) -> Self {
         PublishOptions {
             fleet,
-            broker,
+            target: target.into(),
             speed: Speed::Max,
             qos: Qos::AtLeastOnce,
             batch: 60,
@@ -156,9 +186,10 @@ impl PublishOptions {
         Ok(())
     }
 
-    /// How many connections there will be.
+    /// How many connections there will be. To Kafka there is one producer.
     pub fn connections_used(&self) -> u32 {
-        self.connections.unwrap_or(self.fleet.devices).min(self.fleet.devices)
+        let connections = if matches!(self.target, Target::Kafka(_)) { Some(1) } else { self.connections };
+        connections.unwrap_or(self.fleet.devices).min(self.fleet.devices)
     }
 }
 
@@ -180,6 +211,8 @@ pub enum PublishError {
          first, or let devices share connections with `--connections`"
     )]
     OpenFiles { connections: u32, limit: u64, needed: u64 },
+    #[error(transparent)]
+    Kafka(anyhow::Error),
     #[error("writing {path}: {error}")]
     File { path: String, error: std::io::Error },
 }

@@ -1,4 +1,5 @@
-//! A fleet over MQTT: one connection per device, each with its own back-off, in the pace of the simulated time.
+//! A fleet over MQTT, one connection per device, each with its own back-off, or into Kafka ([`super::kafka`]), in the
+//! pace of the simulated time.
 //!
 //! Simulated time passes `speed` times as fast as the clock. It begins as long before its end as that takes, so that it
 //! reaches its end when the run does: with an end that is the run's own, no reading is ever ahead of the clock.
@@ -21,8 +22,9 @@ use super::chance::Key;
 use super::connection::{Dial, Link, drive};
 use super::fleet::{Fleet, FleetOptions, device_id};
 use super::labels::{device_labels, write_labels};
-use super::options::{PublishError, PublishOptions, Qos, Speed};
-use super::sent;
+use super::options::{Broker, PublishError, PublishOptions, Qos, Speed, Target};
+use super::{kafka, sent};
+use crate::log::kafka::Sink;
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -37,7 +39,7 @@ pub struct Progress {
     pub published: u64,
     /// Readings in these packets.
     pub readings: u64,
-    /// Packets that the broker acknowledged (QoS 1).
+    /// Packets that the broker acknowledged (QoS 1), or that all replicas of Kafka have.
     pub acknowledged: u64,
     /// Packets that went out again after a lost connection.
     pub sent_again: u64,
@@ -213,8 +215,13 @@ pub(super) fn now_ms() -> i64 {
 pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + Send) -> Result<Summary, PublishError> {
     options.check()?;
     let connections = options.connections_used();
-    check_open_files(connections)?;
-    let first = first_link(&options).await?;
+    let start = match &options.target {
+        Target::Mqtt(broker) => {
+            check_open_files(connections)?;
+            Start::Mqtt(broker.clone(), first_link(&options, broker).await?)
+        }
+        Target::Kafka(topic) => Start::Kafka(kafka::open(topic, options.patience).await.map_err(PublishError::Kafka)?),
+    };
 
     if let Some(path) = &options.labels {
         // Made now, so that a bad path is known before an hour of publishing.
@@ -230,13 +237,24 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
 
     let shared = share(&options);
     let mut tasks = JoinSet::new();
-    let mut first = Some(first);
-    for connection in 0..connections {
-        let devices = (connection..options.fleet.devices).step_by(connections as usize);
-        let packets = Packets::new(Fleet::of(options.fleet.clone(), devices)?, options.batch);
-        let jitter = Key::new(options.fleet.seed).part(u64::MAX).rng(i64::from(connection));
-        let dial = dial(&options, connection);
-        tasks.spawn(drive(shared.clone(), dial, first.take(), packets, sent.clone(), jitter));
+    match start {
+        Start::Mqtt(broker, first) => {
+            let mut first = Some(first);
+            for connection in 0..connections {
+                let packets = packets(&options, connection, connections)?;
+                let jitter = Key::new(options.fleet.seed).part(u64::MAX).rng(i64::from(connection));
+                let dial = dial(&options, &broker, connection);
+                tasks.spawn(drive(shared.clone(), dial, first.take(), packets, sent.clone(), jitter));
+            }
+        }
+        Start::Kafka(sink) => {
+            let lanes = kafka::lanes(options.fleet.devices);
+            for lane in 0..lanes {
+                let packets = packets(&options, lane, lanes)?;
+                tasks.spawn(kafka::drive(shared.clone(), sink.clone(), lanes, packets, sent.clone()));
+            }
+            shared.connected(true);
+        }
     }
     drop(sent);
 
@@ -273,6 +291,19 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
         interrupted,
         progress: last,
     })
+}
+
+/// What a run begins with.
+enum Start {
+    /// A broker, and the first connection to it.
+    Mqtt(Broker, Link),
+    Kafka(Sink),
+}
+
+/// The packets of every `of`-th device, beginning with this one.
+fn packets(options: &PublishOptions, first: u32, of: u32) -> Result<Packets, PublishError> {
+    let devices = (first..options.fleet.devices).step_by(of as usize);
+    Ok(Packets::new(Fleet::of(options.fleet.clone(), devices)?, options.batch))
 }
 
 /// Until every connection is done; answers whether the run was stopped before.
@@ -312,7 +343,7 @@ async fn wait(
     }
 }
 
-fn share(options: &PublishOptions) -> Arc<Shared> {
+pub(super) fn share(options: &PublishOptions) -> Arc<Shared> {
     let now = Instant::now();
     let fleet = &options.fleet;
     Arc::new(Shared {
@@ -328,16 +359,16 @@ fn share(options: &PublishOptions) -> Arc<Shared> {
     })
 }
 
-fn dial(options: &PublishOptions, connection: u32) -> Dial {
+fn dial(options: &PublishOptions, broker: &Broker, connection: u32) -> Dial {
     let own = options.connections_used() == options.fleet.devices;
     let client_id = if own { device_id(connection) } else { format!("gateway_{}", connection + 1) };
-    Dial { broker: options.broker.clone(), client_id, in_flight: options.in_flight }
+    Dial { broker: broker.clone(), client_id, in_flight: options.in_flight }
 }
 
 /// The first connection, made before anything else: a broker that is not there is an error, not something to wait for.
-async fn first_link(options: &PublishOptions) -> Result<Link, PublishError> {
-    let broker = options.broker.clone();
-    dial(options, 0).connect().await.map_err(|error| match error {
+async fn first_link(options: &PublishOptions, broker: &Broker) -> Result<Link, PublishError> {
+    let broker = broker.clone();
+    dial(options, &broker, 0).connect().await.map_err(|error| match error {
         ConnectionError::ConnectionRefused(code) => PublishError::Refused { broker, reason: format!("{code:?}") },
         ConnectionError::Io(error) => PublishError::NoBroker { broker, reason: error.to_string() },
         other => PublishError::NoBroker { broker, reason: other.to_string().to_lowercase() },
@@ -379,7 +410,6 @@ fn file_error(path: &std::path::Path, error: std::io::Error) -> PublishError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::Broker;
     use super::*;
 
     #[tokio::test]

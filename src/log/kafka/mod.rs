@@ -21,7 +21,7 @@ mod topic;
 mod tests;
 
 pub use settings::{Auth, Secret, Security, Settings};
-pub use sink::{Delivery, Sink, SinkStats};
+pub use sink::{Delivery, Sink, SinkOptions, SinkStats};
 pub use source::{KafkaSource, SourceOptions};
 pub use topic::{NewTopic, prepare};
 

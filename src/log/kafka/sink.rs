@@ -27,6 +27,25 @@ use super::{Settings, context::Context, topic};
 /// The most bytes of records that wait for brokers. Who wants to send beyond this waits.
 const QUEUE_KBYTES: usize = 64 * 1024;
 
+/// How a sink sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkOptions {
+    /// A record that could not be sent for so long is given up; `None` tries for ever.
+    pub patience: Option<Duration>,
+    /// How long a record waits for others to go with it. Long where there are many, short where somebody waits for each.
+    pub linger: Duration,
+}
+
+impl SinkOptions {
+    /// For records whose senders wait for the acknowledgement, and that must not be given up.
+    pub const PROMPT: SinkOptions = SinkOptions { patience: None, linger: Duration::from_millis(2) };
+
+    /// For as many records as can be sent, as long as brokers are not away for longer than `patience`.
+    pub fn bulk(patience: Duration) -> SinkOptions {
+        SinkOptions { patience: Some(patience), linger: Duration::from_millis(20) }
+    }
+}
+
 /// What a sink has done since it was opened.
 #[derive(Debug, Default)]
 pub struct SinkStats {
@@ -117,19 +136,21 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// A producer for a topic that is there. A record that could not be sent for `patience` is given up; `None` tries for
-    /// ever.
+    /// A producer for a topic that is there.
     ///
     /// # Errors
     /// Where no broker can be reached.
-    pub async fn open(settings: &Settings, topic: &str, patience: Option<Duration>) -> anyhow::Result<Sink> {
+    pub async fn open(settings: &Settings, topic: &str, options: SinkOptions) -> anyhow::Result<Sink> {
         let mut config = settings.client();
         config.set("enable.idempotence", "true").set("acks", "all");
         config.set("partitioner", "murmur2_random");
-        config.set("compression.type", "lz4").set("linger.ms", "20").set("batch.size", "262144");
+        config
+            .set("compression.type", "lz4")
+            .set("linger.ms", options.linger.as_millis().to_string())
+            .set("batch.size", "262144");
         config.set("queue.buffering.max.kbytes", QUEUE_KBYTES.to_string());
         config.set("queue.buffering.max.messages", "500000");
-        config.set("message.timeout.ms", patience.map_or(0, |patience| patience.as_millis()).to_string());
+        config.set("message.timeout.ms", options.patience.map_or(0, |patience| patience.as_millis()).to_string());
         settings.finish(&mut config);
         let (stats, room) = (Arc::<SinkStats>::default(), Arc::<Notify>::default());
         let context = Deliveries { inner: Context::new(settings), stats: Arc::clone(&stats), room: Arc::clone(&room) };
@@ -168,6 +189,11 @@ impl Sink {
                 Err((error, _)) => return Err(error.to_string()),
             }
         }
+    }
+
+    /// The topic that it sends to.
+    pub fn topic(&self) -> &str {
+        &self.topic
     }
 
     /// What was done so far.
