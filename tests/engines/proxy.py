@@ -104,7 +104,8 @@ class Proxy:
         `times`: so often at most. `created`: only requests that are to create an object where there is none; that is so
         by itself for `conflict`, which S3 tells nobody else. The first fault that hits is done (`first`: this one goes
         before those that are there); delays add up. `hook` is called when it is done: before a delay, and before the
-        client hears of anything else; so after S3 has done what it is asked where an answer is lost or cut, else before.
+        client hears of anything else; so after S3 has done what it is asked where an answer is lost or cut, else
+        before.
         """
         assert kind in KINDS, f"no such fault: {kind}"
         only_created = kind == "conflict" if created is None else created

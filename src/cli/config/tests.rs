@@ -319,7 +319,8 @@ fn one_command_is_shown_as_its_command_line_has_it() {
 
 /// Every flag of a program with words that it takes.
 fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg, Vec<&'static str>)>) {
-    const WORDS: [&str; 23] = [
+    const WORDS: [&str; 24] = [
+        "kafka://h:1/t",
         "64MB",
         "client.id=x",
         "1/2",

@@ -29,7 +29,7 @@ fn cluster() -> (Mock, Settings) {
 
 /// Sends the readings of these numbers, of ten devices.
 async fn send(settings: &Settings, seqs: std::ops::Range<i64>) {
-    let sink = Sink::open(settings, TOPIC, Some(Duration::from_secs(60))).await.unwrap();
+    let sink = Sink::open(settings, TOPIC, SinkOptions::bulk(Duration::from_secs(60))).await.unwrap();
     let mut deliveries = Vec::new();
     for seq in seqs {
         let payload = format!(r#"{{"timestamp":{},"heart_rate":70,"seq":{seq}}}"#, 1_772_323_200_000 + seq);
