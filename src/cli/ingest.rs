@@ -22,7 +22,7 @@ use crate::{
     local::{
         pipeline::{self, describe},
         stages::Scoring,
-        subscriber::{self, Upstream},
+        subscriber::{self, Subscription, Upstream},
     },
     log::{
         Source,
@@ -168,11 +168,14 @@ pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
             let store = args.lake.create().await?;
             let spool = pipeline::open_spool(folder, &store).await?;
             tell(&format!("taking `{}` from {upstream}; Ctrl-C ends", args.topic));
-            let follow = subscriber::follow(upstream, &args.topic, spool.appender(), interrupted.clone());
+            // Of this spool and of no other: the broker keeps under this name what comes while nobody is here.
+            let client_id = format!("vitals-ingest-{}", spool.chain().trim_start_matches("spool-"));
+            let what = Subscription { upstream: upstream.clone(), filter: args.topic.clone(), client_id };
+            let follow = subscriber::follow(&what, spool.appender().into(), Arc::default(), interrupted.clone());
             let follow = async {
                 let taken = follow.await;
                 spool.close().await;
-                taken
+                taken.map(drop)
             };
             let work = work(&args, spool.source(), store, pipeline::never(), interrupted, None);
             let (taken, worked) = tokio::join!(follow, work);

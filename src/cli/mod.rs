@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+pub mod bridge;
 pub mod compact;
 pub mod completions;
 pub mod config;
@@ -131,6 +132,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     Up(up::UpArgs),
     Simulate(simulate::SimulateArgs),
+    Bridge(bridge::BridgeArgs),
     Ingest(Box<ingest::IngestArgs>),
     Import(import::ImportArgs),
     Compact(compact::CompactArgs),
@@ -154,6 +156,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
+            Command::Bridge(args) => bridge::run(args).await,
             Command::Ingest(args) => ingest::run(*args).await,
             Command::Import(args) => import::run(args).await,
             Command::Compact(args) => compact::run(args).await,

@@ -1,13 +1,14 @@
 //! The log: where packets wait, in order and with a number each, until the lake has them.
 //!
 //! A record is known by *(chain, partition, offset)*: the chain names the log (a spool, a Kafka topic). Ingest reads any
-//! log through [`Source`] and asks what it holds through [`Lookup`]; [`spool`] is the log of one machine, [`kafka`] that
-//! of a fleet.
+//! log through [`Source`] and asks what it holds through [`Lookup`]; what devices send is appended through [`append`].
+//! [`spool`] is the log of one machine, [`kafka`] that of a fleet.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub mod append;
 pub mod kafka;
 pub mod spool;
 

@@ -128,6 +128,8 @@ impl Lane {
             let Some(batch) = self.packets.next() else { return };
             self.send_one(batch).await;
         }
+        // Nothing here ever waits while there is room, and others want to run: who watches for Ctrl-C is one of them.
+        tokio::task::yield_now().await;
     }
 
     async fn send_one(&mut self, batch: Batch) {

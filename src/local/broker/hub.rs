@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::packets;
 use super::stats::{BrokerStats, Seldom};
 use super::topics::{Subscriber, Subscriptions};
-use crate::log::spool::{Appender, SpoolError};
+use crate::log::append::{AppendError, Appender};
 
 /// The most bytes of packets over [`super::connection::SMALL_PACKET`] that are being received at once.
 const LARGE_BYTES: usize = 64 * 1024 * 1024;
@@ -42,7 +42,7 @@ pub struct Hub {
     pub mailboxes: Arc<AtomicUsize>,
     pub refused: Seldom,
     pub accepting: Seldom,
-    spool: Seldom,
+    log: Seldom,
     subscriptions: RwLock<Subscriptions>,
     /// By client id.
     clients: Mutex<HashMap<Box<str>, Client>>,
@@ -60,7 +60,7 @@ impl Hub {
             mailboxes: Arc::default(),
             refused: Seldom::new(),
             accepting: Seldom::new(),
-            spool: Seldom::new(),
+            log: Seldom::new(),
             subscriptions: RwLock::default(),
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -117,8 +117,8 @@ impl Hub {
     }
 
     /// Says that publishes are not being stored.
-    pub fn complain(&self, error: &SpoolError) {
-        self.spool.say(|skipped| {
+    pub fn complain(&self, error: &AppendError) {
+        self.log.say(|skipped| {
             tracing::error!("publishes are not acknowledged, as they can't be stored: {error} ({skipped} more since)")
         });
     }

@@ -1,10 +1,10 @@
 //! The embedded broker: MQTT 3.1.1 and 5 for the devices of one machine.
 //!
-//! A publish to `iot/device/<id>` goes into the spool and is acknowledged when it is stored for good, not before: that
-//! is why this broker exists. Subscribers (a person with `mosquitto_sub`) get copies on the side.
+//! A publish to `iot/device/<id>` goes into the log, which is the spool or Kafka, and is acknowledged when it is stored for
+//! good, not before: that is why this broker exists. Subscribers (a person with `mosquitto_sub`) get copies on the side.
 //!
 //! ```text
-//!                     ┌────────────► Appender ──► spool ──► Ticket ──► PUBACK, PUBREC
+//!                     ┌────────────► Appender ──► log ──► Ticket ──► PUBACK, PUBREC
 //! socket ─► connection┤ publish
 //!                     └─► Hub::copy ──► mailbox of each subscriber ──► its connection ──► socket
 //! ```
@@ -37,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::log::spool::Appender;
+use crate::log::append::Appender;
 
 mod connection;
 mod framing;
@@ -108,7 +108,7 @@ pub struct Broker {
 
 impl Broker {
     /// Begins to listen. Publishes of devices go to `appender`.
-    pub async fn bind(options: BrokerOptions, appender: Appender) -> Result<Broker, BrokerError> {
+    pub async fn bind(options: BrokerOptions, appender: impl Into<Appender>) -> Result<Broker, BrokerError> {
         let listen = options.listen;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BrokerError::InUse { listen },
@@ -116,7 +116,7 @@ impl Broker {
         };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let hub = Arc::new(Hub::new(appender, options.connect_time));
+        let hub = Arc::new(Hub::new(appender.into(), options.connect_time));
         Ok(Broker { listener, local_addr, max_connections: options.max_connections, hub })
     }
 
@@ -131,7 +131,7 @@ impl Broker {
     }
 
     /// Serves clients until `shutdown` is done. Then it takes nothing more, stores and acknowledges what it has read,
-    /// and says goodbye. Close the spool after this, not before.
+    /// and says goodbye. Close the log after this, not before.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Broker { listener, max_connections, hub, .. } = self;
         let (stop, stopped) = watch::channel(false);

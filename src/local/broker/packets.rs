@@ -10,7 +10,7 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::connection::MAX_IN_FLIGHT;
-use crate::log::spool::SpoolError;
+use crate::log::append::AppendError;
 
 /// What a publish is answered with when it is stored, with its packet identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +35,12 @@ pub fn stored(version: Version, reply: Reply) -> Result<Option<Packet>, MqttErro
 }
 
 /// The answer to a publish that could not be stored. `None` where the protocol has none but the end of the connection:
-/// so it is with version 3.1.1, and when the spool was closed, as the next broker may store it.
-pub fn not_stored(version: Version, reply: Reply, error: &SpoolError) -> Result<Option<Packet>, MqttError> {
-    if version != Version::V5_0 || matches!(error, SpoolError::Closed) {
+/// so it is with version 3.1.1, and when the log was closed, as the next broker may store it.
+pub fn not_stored(version: Version, reply: Reply, error: &AppendError) -> Result<Option<Packet>, MqttError> {
+    if version != Version::V5_0 || error.is_closed() {
         return Ok(None);
     }
-    let full = matches!(error, SpoolError::Full { .. });
+    let full = error.is_full();
     Ok(Some(match reply {
         Reply::None => return Ok(None),
         Reply::Puback(id) => {

@@ -10,7 +10,7 @@ use super::connection::{Connection, Phase};
 use super::packets::{self, Reply};
 use super::session::{Hello, Session};
 use super::topics::{device_of, valid_topic};
-use crate::log::spool::{SpoolError, Ticket};
+use crate::log::append::{AppendError, Ticket};
 
 /// A publish that is not answered yet.
 pub struct InFlight {
@@ -20,10 +20,10 @@ pub struct InFlight {
 
 /// What is to become of a publish.
 enum Fate {
-    /// It is on its way to the disk.
+    /// It is on its way into the log.
     Storing(Ticket),
     /// The log did not take it.
-    Refused(SpoolError),
+    Refused(AppendError),
     /// It is nothing for the log.
     Passed,
 }
@@ -38,8 +38,8 @@ impl InFlight {
     }
 
     /// What became of it: stored or not, or `Ok(false)` where there was nothing to store. `None` while it is not known.
-    fn outcome(&self) -> Option<Result<bool, SpoolError>> {
-        match &self.fate {
+    fn outcome(&mut self) -> Option<Result<bool, AppendError>> {
+        match &mut self.fate {
             Fate::Storing(ticket) => Some(ticket.try_stored()?.map(|_| true)),
             Fate::Refused(error) => Some(Err(error.clone())),
             Fate::Passed => Some(Ok(false)),
@@ -118,7 +118,7 @@ impl Connection {
 
     /// Answers what is known of the publishes in flight, in the order in which they came.
     pub(super) fn acknowledge(&mut self) {
-        while let Some(outcome) = self.in_flight.front().and_then(InFlight::outcome)
+        while let Some(outcome) = self.in_flight.front_mut().and_then(InFlight::outcome)
             && let Some(InFlight { reply, .. }) = self.in_flight.pop_front()
         {
             self.answer(reply, outcome);
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, reply: Reply, outcome: Result<bool, SpoolError>) {
+    fn answer(&mut self, reply: Reply, outcome: Result<bool, AppendError>) {
         let stats = &self.hub.stats;
         let version = self.protocol.get_protocol_version();
         let answers = matches!(self.phase, Phase::Open | Phase::Draining(_));

@@ -16,13 +16,13 @@ pub struct BrokerStats {
     pub refused: AtomicU64,
     /// Publishes received, by QoS 0, 1 and 2.
     pub published: [AtomicU64; 3],
-    /// Publishes of devices that are in the spool. Those of QoS 1 and 2 are acknowledged after this.
+    /// Publishes of devices that are in the log. Those of QoS 1 and 2 are acknowledged after this.
     pub stored: AtomicU64,
     /// Publishes of QoS 1 or 2 that were acknowledged.
     pub acknowledged: AtomicU64,
-    /// Publishes of devices at QoS 0 that were lost because the spool could not store them.
+    /// Publishes of devices at QoS 0 that were lost because the log could not store them.
     pub dropped: AtomicU64,
-    /// Publishes of devices at QoS 1 or 2 that the spool could not store. Their senders were told, or cut off.
+    /// Publishes of devices at QoS 1 or 2 that the log could not store. Their senders were told, or cut off.
     pub not_stored: AtomicU64,
     /// Copies passed to subscribers.
     pub copies: AtomicU64,

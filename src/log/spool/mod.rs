@@ -38,6 +38,7 @@ mod writer;
 pub(crate) mod tests;
 
 pub use error::SpoolError;
+pub(super) use frame::kept;
 pub use queue::{BUDGET_BYTES, Ticket};
 pub use source::SpoolSource;
 
