@@ -218,7 +218,7 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
     let start = match &options.target {
         Target::Mqtt(broker) => {
             check_open_files(connections)?;
-            Start::Mqtt(broker.clone(), first_link(&options, broker).await?)
+            Start::Mqtt(broker.clone(), Box::new(first_link(&options, broker).await?))
         }
         Target::Kafka(topic) => Start::Kafka(kafka::open(topic, options.patience).await.map_err(PublishError::Kafka)?),
     };
@@ -239,7 +239,7 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
     let mut tasks = JoinSet::new();
     match start {
         Start::Mqtt(broker, first) => {
-            let mut first = Some(first);
+            let mut first = Some(*first);
             for connection in 0..connections {
                 let packets = packets(&options, connection, connections)?;
                 let jitter = Key::new(options.fleet.seed).part(u64::MAX).rng(i64::from(connection));
@@ -296,7 +296,7 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
 /// What a run begins with.
 enum Start {
     /// A broker, and the first connection to it.
-    Mqtt(Broker, Link),
+    Mqtt(Broker, Box<Link>),
     Kafka(Sink),
 }
 
