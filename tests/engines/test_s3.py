@@ -64,7 +64,7 @@ def work(lake, file):
 def s3_lake(lab):
     """A lake on S3 gives the same answers as one in a folder: import, train, compact, score, verify, report, queries."""
     s3 = lab.start_engine("moto")
-    file = readings_file(lab, 5 if lab.quick else 20, "2d")
+    file = readings_file(lab, 20, "2d")
     here = Lake(lab, lab.folder / "here")
     there = Lake(lab, f"{s3.url}/wards/7", s3.env)
     expected, found = work(here, file), work(there, file)
