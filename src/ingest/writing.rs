@@ -161,6 +161,8 @@ impl Writers {
     }
 
     async fn write(&self, slice: Slice, footer: &Footer, mut held: Held) -> (anyhow::Result<Outcome>, u64) {
+        // Waiting for one's turn ages what is known of the lake as well.
+        let seen = Moment::now();
         let described = footer.clone();
         let encoded = {
             let _permit = self.encoders.acquire().await;
@@ -171,7 +173,7 @@ impl Writers {
             Err(e) => return (Err(e.context("encoding a slice")), 0),
         };
         held.set(file.len());
-        let (_permit, seen) = (self.uploads.acquire().await, Moment::now());
+        let _permit = self.uploads.acquire().await;
         let put = tried(&self.patience, || async {
             if seen.elapsed() >= self.patience.fresh {
                 return Ok(Ok(Outcome::Stale));
