@@ -130,9 +130,9 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Demo(demo::DemoArgs),
-    Up(up::UpArgs),
-    Simulate(simulate::SimulateArgs),
-    Bridge(bridge::BridgeArgs),
+    Up(Box<up::UpArgs>),
+    Simulate(Box<simulate::SimulateArgs>),
+    Bridge(Box<bridge::BridgeArgs>),
     Ingest(Box<ingest::IngestArgs>),
     Import(import::ImportArgs),
     Compact(compact::CompactArgs),
@@ -154,9 +154,9 @@ impl Cli {
     pub async fn run(self, origins: &config::Origins) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Demo(args) => demo::run(args).await,
-            Command::Up(args) => up::run(args).await,
-            Command::Simulate(args) => simulate::run(args).await,
-            Command::Bridge(args) => bridge::run(args).await,
+            Command::Up(args) => up::run(*args).await,
+            Command::Simulate(args) => simulate::run(*args).await,
+            Command::Bridge(args) => bridge::run(*args).await,
             Command::Ingest(args) => ingest::run(*args).await,
             Command::Import(args) => import::run(args).await,
             Command::Compact(args) => compact::run(args).await,

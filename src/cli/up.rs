@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, sync::watch};
 use super::{
     LakeArgs,
     duration::{parse_period, words},
+    kafka::KafkaArgs,
     status_line, tell,
     train::parse_budget,
 };
@@ -20,9 +21,10 @@ use crate::{
     ingest::worker::Ingested,
     lake::{Place, Store},
     local::{
-        pipeline::{self, Pipeline, describe, describe_broker},
+        pipeline::{self, KafkaLog, Pipeline, Through, describe, describe_broker},
         stages::{self, StageOptions, Stages, Standing},
     },
+    log::kafka::{self, TopicAddress},
     model::training::TrainOptions,
     report::{Access, LakeSource, ReportOptions, Server},
     score::{
@@ -41,10 +43,16 @@ use crate::{
 ///   vitals simulate --devices 100 --duration 60
 ///   vitals query outliers
 ///
+///   # as in the cloud: what devices send goes through Kafka
+///   vitals up --brokers 127.0.0.1:9092
+///
 /// Devices publish JSON to `iot/device/<id>`. A packet acknowledged at QoS 1 is stored: in the spool at once, and in the
 /// lake's files within the window; then it gets its verdict, at first from the built-in model. Training runs by itself, a
 /// model that is not worse takes over, and days are compacted when they are over. Ctrl-C stores and scores what is
 /// buffered; after a crash the next start goes on where it was.
+///
+/// With `--brokers`, Kafka takes the spool's place: a packet is acknowledged once all replicas have it, and a worker of the
+/// group `vitals` reads the topic. The lake may then be on S3.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct UpArgs {
@@ -78,6 +86,17 @@ pub struct UpArgs {
     /// False alarms that a device may raise per day
     #[arg(long, value_name = "RATE", default_value_t = 0.25, value_parser = parse_budget)]
     alarms_per_device_day: f64,
+
+    /// Brokers of Kafka to go through, instead of the spool
+    #[arg(long, value_name = "HOST:PORT[,HOST:PORT…]", env = "VITALS_KAFKA_BROKERS", value_parser = kafka::parse_brokers)]
+    brokers: Option<String>,
+
+    /// The topic to go through, made where it is not there; with `--brokers`
+    #[arg(long, value_name = "NAME", default_value = "vitals", value_parser = topic)]
+    kafka_topic: String,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 /// How often to train.
@@ -103,6 +122,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     numbers.as_deref().unwrap_or(text).parse().map_err(wrong)
 }
 
+fn topic(text: &str) -> Result<String, String> {
+    if kafka::valid_topic(text) { Ok(text.to_owned()) } else { Err("letters, digits, `.`, `_` and `-`".to_owned()) }
+}
+
+/// The group of the worker that reads the topic.
+const GROUP: &str = "vitals";
+
 /// Runs the command.
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     if !args.broker.ip().is_loopback() {
@@ -111,14 +137,20 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             args.broker
         )));
     }
-    let folder = args.lake.folder("for `vitals up`: its spool stands beside the lake")?;
+    let kafka = kafka_log(&args).await?;
+    let through = match kafka.clone() {
+        Some(log) => Through::Kafka(log),
+        None => Through::Spool(args.lake.folder("for `vitals up`: its spool stands beside the lake")?),
+    };
     let store = args.lake.create().await?;
     // Another `up` on this lake is told of before the ports that it has as well.
-    drop(pipeline::open_spool(folder, &store).await?);
+    if let Through::Spool(folder) = through {
+        drop(pipeline::open_spool(folder, &store).await?);
+    }
+    let _lock = take_scorer(&args.lake.lake)?;
     let report = report_server(&args, &store).await?;
     let mut interrupted = super::on_interrupt();
-    let pipeline = Pipeline::start(folder, store.clone(), args.broker, args.window).await?;
-    let _lock = take_scorer(&args.lake.lake)?;
+    let pipeline = Pipeline::start(through, store.clone(), args.broker, args.window).await?;
     let options = StageOptions {
         train_every: args.train_every.0,
         training: TrainOptions { alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() },
@@ -126,7 +158,8 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let running = Stages::start(&store, options, pipeline.progress());
     let (stop_report, stopped) = watch::channel(false);
     let report = report.map(|server| (server.address(), tokio::spawn(server.run(stopped))));
-    tell(&format!("broker on mqtt://{}, lake in {}; Ctrl-C ends", pipeline.broker(), folder.display()));
+    let by = kafka.map_or_else(String::new, |log| format!(", through {}", log.address));
+    tell(&format!("broker on mqtt://{}{by}, lake in {}; Ctrl-C ends", pipeline.broker(), args.lake.lake));
     let training = args.train_every.0.map_or_else(|| "never".to_owned(), |every| format!("every {}", words(every)));
     tell(&format!("files every {}, scored as they come; training {training}", words(args.window)));
     if let Some((address, _)) = &report {
@@ -139,20 +172,28 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         never = show(&pipeline, &running) => match never {},
     };
     tell("storing what is buffered …");
-    let stats = pipeline.stats();
+    let (stats, log) = (pipeline.stats(), pipeline.log());
     let stored = pipeline.stop().await;
     let judged = running.stop().await;
     stop_report.send_replace(true);
     if let Some((_, server)) = report {
         server.await.context("the report's server ended badly")?;
     }
-    describe_broker(&stats).iter().for_each(|told| tell(&format!("broker: {told}")));
+    describe_broker(&stats, log).iter().for_each(|told| tell(&format!("broker: {told}")));
     if let Some(failed) = failed {
         return Err(failed);
     }
     tell(&describe(&stored?));
     tell(&stages::describe(&judged.context("what is stored gets its verdicts at the next start")?));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The topic to go through, where one was asked for.
+async fn kafka_log(args: &UpArgs) -> anyhow::Result<Option<KafkaLog>> {
+    let Some(brokers) = args.brokers.clone() else { return Ok(None) };
+    let settings = args.kafka.settings(&brokers).await?;
+    let address = TopicAddress { brokers, topic: args.kafka_topic.clone() };
+    Ok(Some(KafkaLog { settings, address, new: args.kafka.new_topic(), group: GROUP.to_owned() }))
 }
 
 /// The environment variable of the report's token.
@@ -184,7 +225,7 @@ async fn report_server(args: &UpArgs, store: &Store) -> anyhow::Result<Option<Se
     Server::new(listener, access, LakeSource::new(store.clone(), options)).map(Some)
 }
 
-/// The right to score; another `up` has been told apart by the spool before.
+/// The right to score; another `up` has been told apart by the spool before, where there is one.
 fn take_scorer(lake: &Place) -> anyhow::Result<ScorerLock> {
     ScorerLock::take(lake, Share::WHOLE).map_err(|e| match e {
         LockError::Held { .. } => {

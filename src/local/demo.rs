@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{Int64Type, TimestampMillisecondType},
 };
 
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Through};
 use crate::{
     ingest::worker::Ingested,
     lake::{
@@ -52,7 +52,7 @@ pub async fn publish(
     told: impl FnMut(&Progress) + Send,
 ) -> anyhow::Result<(Summary, Ingested)> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let pipeline = Pipeline::start(folder, store.clone(), anywhere, WINDOW).await?;
+    let pipeline = Pipeline::start(Through::Spool(folder), store.clone(), anywhere, WINDOW).await?;
     let broker = simulate::Broker { host: pipeline.broker().ip().to_string(), port: pipeline.broker().port() };
     let mut options = PublishOptions::new(fleet.clone(), broker);
     options.stop = Some(stop);

@@ -1,5 +1,6 @@
 """Into Kafka: from mosquitto by `vitals bridge`, from devices by `vitals up --brokers`, from the simulator without MQTT."""
 
+import json
 import signal
 import time
 
@@ -181,3 +182,75 @@ def simulate_while_kafka_is_away(lab):
     begun = time.monotonic()
     equal(ends.stop(signal.SIGINT), 130, "exit code after Ctrl-C")
     check(time.monotonic() - begun < 8, "Ctrl-C ends it within seconds")
+
+
+def through_kafka(lab, kafka, lake, port=0):
+    """Starts `vitals up` through Kafka."""
+    quick = ["--kafka-set", "session.timeout.ms=6000"]
+    return lab.up(lake, port, more=["--brokers", kafka.bootstrap, "--train-every", "never", *quick])
+
+
+@test("kafka", "confluent")
+def up_through_kafka(lab):
+    """`vitals up --brokers`: what devices were promised is in Kafka, in the lake, and scored."""
+    kafka, lake, sent = lab.start_engine("kafka"), lab.folder / "lake", lab.folder / "sent.ndjson"
+    server = through_kafka(lab, kafka, lake)
+    broker = ("--broker", f"127.0.0.1:{server.port}")
+    devices, seconds = (50, 4) if lab.quick else (200, 10)
+    summary = lab.json("simulate", *broker, "--devices", devices, "--duration", seconds, "--sent", sent)
+    equal(summary["acknowledged"], summary["published"], "packets acknowledged")
+    # At once, so that some of it is on its way still.
+    begun = time.monotonic()
+    lab.end_up(server)
+    check(time.monotonic() - begun < 15, "Ctrl-C ends it within seconds")
+    text = server.text()
+    check(f"stored {summary['readings']} readings" in text and "scored " in text, f"it says what it did: {text[-800:]}")
+    equal(lab.count(lake), summary["readings"], "readings in the lake")
+    equal(len(kafka.read("vitals")), summary["published"], "records in Kafka")
+    check(lab.json("verify", "--lake", lake, "--sent", sent)["kept"], "every promise was kept")
+    check(not (lake / "spool").exists(), "there is no spool")
+
+
+@test("kafka", "confluent")
+def up_through_kafka_is_killed(lab):
+    """`vitals up --brokers`, killed while devices send: the next one stores every packet that was acknowledged, once."""
+    kafka, lake, sent = lab.start_engine("kafka"), lab.folder / "lake", lab.folder / "sent.ndjson"
+    server = through_kafka(lab, kafka, lake)
+    argv = ["simulate", "--broker", f"127.0.0.1:{server.port}", "--devices", "50", "--duration", "14", "--sent", sent]
+    simulate = lab.start("simulate", [lab.program, *argv, "--output", "json"], own_output=True)
+    lab.wait_until(lambda: lab.count(lake) > 0, "something is in the lake", alive=server)
+    server.kill()
+    server = through_kafka(lab, kafka, lake, server.port)
+    equal(simulate.ended(), 0, "exit code of the simulator: everything was acknowledged in the end")
+    readings = json.loads(simulate.out.read_text())["readings"]
+    # The group waits for the one that was killed until its session is over.
+    lab.wait_until(lambda: lab.count(lake) >= readings, "everything is in the lake", alive=server, every_s=0.5)
+    lab.end_up(server)
+    check(lab.json("verify", "--lake", lake, "--sent", sent)["kept"], "every promise was kept over a kill")
+
+
+@test("kafka", "confluent", "paho")
+def up_while_kafka_is_away(lab):
+    """While Kafka is away `vitals up --brokers` acknowledges nothing, and everything when it is back."""
+    kafka, lake = lab.start_engine("kafka"), lab.folder / "lake"
+    server = through_kafka(lab, kafka, lake)
+    client = Client("ward_3", server.port, 5, 1).start()
+    client.publish(0)
+    lab.wait_until(lambda: len(client.acknowledged) == 1, "the first packet is acknowledged", alive=server)
+    kafka.brokers[0].kill()
+    for seq in range(1, 200):
+        client.publish(seq)
+    time.sleep(3)
+    equal(len(client.acknowledged), 1, "packets acknowledged while Kafka is away")
+    kafka.brokers[0].start()
+    kafka.wait()
+    lab.wait_until(lambda: len(client.acknowledged) == 200, "everything is acknowledged", alive=server)
+    client.end()
+    lab.wait_until(lambda: numbers(lab, lake, "ward_3") == list(range(200)), "all of it is in the lake", alive=server)
+    second = lab.vitals("up", "--brokers", kafka.bootstrap, "--broker", f"127.0.0.1:{free_port()}", "--lake", lake, ok=(1,))
+    check("process" in second.stderr, f"a second one is told of the first: {second.stderr!r}")
+    # Kafka is away for good: it ends all the same.
+    kafka.brokers[0].kill()
+    begun = time.monotonic()
+    server.stop(signal.SIGINT)
+    check(time.monotonic() - begun < 30, "it ends while Kafka is away")

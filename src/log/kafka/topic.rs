@@ -54,7 +54,7 @@ pub(super) fn refuse_create_time(topic: &str) -> String {
     format!(
         "topic `{topic}` keeps its producers' times ({STAMPED_BY}=CreateTime), not when records arrived\nhint: set \
          `{STAMPED_BY}=LogAppendTime` on the topic, or take the producers' times, where they are not ahead of this \
-         machine's clock, by `--accept-create-time`"
+         machine's clock, by `vitals ingest --accept-create-time`"
     )
 }
 
