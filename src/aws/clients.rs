@@ -102,6 +102,17 @@ const NOT_GOOD: [&str; 8] = [
 ];
 
 impl CallFailed {
+    /// What a service answered by hand-made calls.
+    pub(super) fn new(doing: &str, status: u16, code: Option<&str>, message: Option<&str>) -> CallFailed {
+        let message = match (message, code) {
+            (Some(message), Some(code)) => format!("{message} ({code})"),
+            (Some(message), None) => message.to_owned(),
+            (None, Some(code)) => code.to_owned(),
+            (None, None) => format!("the service answers {status}"),
+        };
+        CallFailed { doing: doing.to_owned(), code: code.map(str::to_owned), message }
+    }
+
     /// The credentials are no good: expired, of another account, wrong.
     pub fn is_about_credentials(&self) -> bool {
         self.code.as_deref().is_some_and(|code| NOT_GOOD.contains(&code))

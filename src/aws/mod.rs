@@ -25,7 +25,9 @@ mod credentials;
 pub mod ec2;
 pub mod iam;
 pub mod msk;
+pub mod prices;
 pub mod signed;
+pub mod stack;
 
 pub use credentials::{Cached, NoCredentials};
 

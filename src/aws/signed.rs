@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+        sign,
+    },
     sign::v4,
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::clients::{Access, CallFailed};
 
@@ -28,6 +32,16 @@ pub struct Service {
     /// For which it is signed; services that are one for the whole world have theirs in one region.
     pub region: String,
     pub url: String,
+}
+
+/// What is asked of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub method: &'static str,
+    /// With the query, from the slash on, encoded.
+    pub path: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a str,
 }
 
 /// What a service answered: its status, and the body.
@@ -51,46 +65,54 @@ impl Service {
         Service { name, region: "us-east-1".to_owned(), url: at(access, name, usual).await }
     }
 
-    /// Sends a POST, again where that may help; gives the last answer, whatever it is.
+    /// Sends a request, again where that may help; gives the last answer, whatever it is.
     ///
     /// # Errors
     /// Where there are no credentials, or no answer.
-    pub async fn post(&self, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Answer> {
+    pub async fn send(&self, request: &Request<'_>) -> anyhow::Result<Answer> {
         let client = reqwest::Client::builder().timeout(TRY).build().context("making an HTTP client")?;
         let mut wait = FIRST_WAIT;
-        for left in (0..TRIES).rev() {
-            let answer = self.post_once(&client, headers, body).await;
-            match answer {
-                Ok(answer) if left > 0 && is_for_the_moment(&answer) => {}
-                Err(error) if left > 0 && error.downcast_ref::<reqwest::Error>().is_some() => {}
+        for _ in 1..TRIES {
+            match self.send_once(&client, request).await {
+                Ok(answer) if is_for_the_moment(&answer) => {}
+                Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => {}
                 done => return done,
             }
             // A part of it by chance: those who were throttled together come back one by one.
             tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>())).await;
             wait *= 2;
         }
-        unreachable!("the last try returns")
+        self.send_once(&client, request).await
     }
 
-    async fn post_once(&self, client: &reqwest::Client, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Answer> {
+    async fn send_once(&self, client: &reqwest::Client, request: &Request<'_>) -> anyhow::Result<Answer> {
         let identity = super::credentials().await?.into();
+        let mut settings = SigningSettings::default();
+        if self.name == "s3" {
+            // S3 signs paths as they are, and wants to be told what the body's hash is.
+            settings.percent_encoding_mode = PercentEncodingMode::Single;
+            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        }
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
             .name(self.name)
             .time(std::time::SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(settings)
             .build()
             .context("signing a request")?
             .into();
-        let url = format!("{}/", self.url.trim_end_matches('/'));
-        let host = url.parse::<reqwest::Url>().with_context(|| format!("`{url}` is no address"))?;
-        let host = host[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
-        let all = headers.iter().copied().chain([("host", host.as_str())]);
-        let request = SignableRequest::new("POST", &url, all, SignableBody::Bytes(body.as_bytes()))?;
-        let (instructions, _) = sign(request, &parameters).context("signing a request")?.into_parts();
-        let mut call = client.post(&url).body(body.to_owned());
-        for (name, value) in headers {
+        let url = format!("{}{}", self.url.trim_end_matches('/'), request.path);
+        let parsed = url.parse::<reqwest::Url>().with_context(|| format!("`{url}` is no address"))?;
+        let host = parsed[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
+        let all = request.headers.iter().copied().chain([("host", host.as_str())]);
+        let body = SignableBody::Bytes(request.body.as_bytes());
+        let signable = SignableRequest::new(request.method, &url, all, body)?;
+        let (instructions, _) = sign(signable, &parameters).context("signing a request")?.into_parts();
+        let method = request.method.parse::<reqwest::Method>().context("naming a method")?;
+        let mut call = client.request(method, parsed).body(request.body.to_owned());
+        for (name, value) in request.headers {
             call = call.header(*name, *value);
         }
         for (name, value) in instructions.headers() {
@@ -98,6 +120,32 @@ impl Service {
         }
         let answer = call.send().await?;
         Ok(Answer { status: answer.status().as_u16(), body: answer.bytes().await?.to_vec() })
+    }
+
+    /// A call in the JSON protocol: `target` is the service's name of it, such as `TrentService.ScheduleKeyDeletion`.
+    ///
+    /// # Errors
+    /// [`CallFailed`] where the service refuses; where it does not answer, or with what is no JSON.
+    pub async fn json(&self, doing: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
+        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
+        let request = Request { method: "POST", path: "/", headers: &headers, body: &body.to_string() };
+        self.rest(doing, &request).await
+    }
+
+    /// A call of a service that speaks REST with JSON.
+    ///
+    /// # Errors
+    /// As [`json`](Self::json).
+    pub async fn rest(&self, doing: &str, request: &Request<'_>) -> anyhow::Result<Value> {
+        let answer = self.send(request).await.with_context(|| doing.to_owned())?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let said: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if !(200..300).contains(&answer.status) {
+            let code = said["__type"].as_str().or(said["code"].as_str()).and_then(|code| code.rsplit('#').next());
+            let message = said["message"].as_str().or(said["Message"].as_str());
+            return Err(CallFailed::new(doing, answer.status, code, message).into());
+        }
+        Ok(said)
     }
 
     /// A call in the Query protocol: a form in, XML out.
@@ -108,7 +156,8 @@ impl Service {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", action).append_pair("Version", version).extend_pairs(fields);
         let kind = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
-        let answer = self.post(&[kind], &form.finish()).await.with_context(|| doing.to_owned())?;
+        let request = Request { method: "POST", path: "/", headers: &[kind], body: &form.finish() };
+        let answer = self.send(&request).await.with_context(|| doing.to_owned())?;
         let text = String::from_utf8_lossy(&answer.body);
         if answer.status != 200 {
             return Err(refusal(doing, answer.status, &text).into());
@@ -149,19 +198,15 @@ struct Wrapped {
     error: Option<Box<Wrapped>>,
 }
 
-fn refusal(doing: &str, status: u16, text: &str) -> CallFailed {
+/// What a service said in XML.
+pub(super) fn refusal(doing: &str, status: u16, text: &str) -> CallFailed {
     let said = quick_xml::de::from_str::<Said>(text).ok().and_then(|said| said.error);
     let said = said.map(|said| match said.error {
         Some(within) => *within,
         None => said,
     });
     let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
-    let message = match (&message, &code) {
-        (Some(message), Some(code)) => format!("{message} ({code})"),
-        (Some(message), None) => message.clone(),
-        (None, _) => format!("the service answers {status}"),
-    };
-    CallFailed { doing: doing.to_owned(), code, message }
+    CallFailed::new(doing, status, code.as_deref(), message.as_deref())
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use clap::{
 };
 
 use crate::{
-    aws::NoCredentials,
+    aws::{
+        NoCredentials,
+        clients::{CallFailed, NoRegion},
+    },
     lake::{
         Place, Store, StoreError,
         store::{Refusal, S3Error},
@@ -31,6 +34,8 @@ pub mod compact;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod deploy;
+pub mod destroy;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
@@ -42,16 +47,21 @@ pub mod man;
 pub mod models;
 pub mod models_check;
 pub mod moment;
+pub mod plan;
 pub mod progress;
 pub mod query;
 pub mod report;
 pub mod score;
 pub mod simulate;
 pub mod size;
+pub mod stack;
+pub mod status;
 pub mod status_line;
+pub mod template;
 pub mod train;
 pub mod up;
 pub mod verify;
+pub mod why;
 
 /// Carries human vital signs from a fleet of small devices to answers
 ///
@@ -143,6 +153,12 @@ pub enum Command {
     Query(query::QueryArgs),
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
+    Plan(plan::PlanArgs),
+    Deploy(Box<deploy::DeployArgs>),
+    Status(status::StatusArgs),
+    Why(why::WhyArgs),
+    Destroy(destroy::DestroyArgs),
+    Template(template::TemplateArgs),
     Info(info::InfoArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -167,6 +183,12 @@ impl Cli {
             Command::Query(args) => query::run(args).await,
             Command::Report(args) => report::run(args).await,
             Command::Verify(args) => verify::run(args).await,
+            Command::Plan(args) => plan::run(args).await,
+            Command::Deploy(args) => deploy::run(*args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Why(args) => why::run(args).await,
+            Command::Destroy(args) => destroy::run(args).await,
+            Command::Template(args) => template::run(args),
             Command::Info(args) => info::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
             Command::Completions(args) => completions::run(args),
@@ -318,7 +340,9 @@ pub fn in_words(error: &anyhow::Error) -> String {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
-    exit.or_else(no_access).or_else(|| match S3Error::within(cause)?.refusal {
+    let refused = || cause.downcast_ref::<CallFailed>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
+    let no_region = || cause.downcast_ref::<NoRegion>().map(|_| 4);
+    exit.or_else(no_access).or_else(refused).or_else(no_region).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),
         _ => None,

@@ -1,0 +1,104 @@
+//! `vitals status`: how the stack in AWS stands.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{
+    on_interrupt, say,
+    stack::StackArgs,
+    tell,
+    why::no_stack,
+    deploy::watch::{Watched, watch},
+};
+use crate::aws::stack::{
+    Standing,
+    health::{self, Line, State},
+};
+
+/// Say how the stack in AWS stands: brokers, rule, workers, training, alarms
+///
+/// Examples:
+///
+///   vitals status
+///   vitals status --output json
+///
+///   # while something is being done to it: until that is done
+///   vitals status --follow
+///
+/// Ends with 1 where something needs a person.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    stack: StackArgs,
+
+    /// Where something is being done to the stack, show it until it is done
+    #[arg(long)]
+    follow: bool,
+
+    /// How it is written
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    schema_version: u32,
+    stack: &'a str,
+    region: &'a str,
+    status: &'a str,
+    parts: &'a [Line],
+}
+
+/// Runs the command.
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let mut interrupt = on_interrupt();
+    let (access, stack) = args.stack.open().await?;
+    let mut held = stack.describe().await?.ok_or_else(|| no_stack(&args.stack))?;
+    if args.follow && held.standing() == Standing::Busy {
+        match watch(&stack, &held.id, None, &args.stack.command("deploy"), &mut interrupt).await? {
+            Watched::Done(ended) => held = *ended,
+            Watched::Left => return Ok(ExitCode::from(130)),
+        }
+    }
+    let lines = health::look(&access, &held).await;
+    let status = held.status.as_str();
+    match args.output {
+        Output::Text => {
+            let changed = held.changed.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%d %H:%M UTC")));
+            say(&format!("  {:<12}{} in {}: {status}{changed}", "stack", stack.name, access.region()))?;
+            for line in &lines {
+                let mark = match line.state {
+                    State::Good => ' ',
+                    State::Attention => '!',
+                    State::Unknown => '?',
+                };
+                say(&format!("{mark} {:<12}{}", line.part, line.text))?;
+            }
+        }
+        Output::Json => say(&serde_json::to_string_pretty(&Answer {
+            schema_version: 1,
+            stack: &stack.name,
+            region: access.region(),
+            status,
+            parts: &lines,
+        })?)?,
+    }
+    match held.standing() {
+        Standing::Ready | Standing::New => {}
+        Standing::Busy => tell(&format!("next: {} --follow", args.stack.command("status"))),
+        _ => tell(&format!("next: {}", args.stack.command("why"))),
+    }
+    let all_is_well = lines.iter().all(|line| line.state != State::Attention)
+        && matches!(held.standing(), Standing::Ready | Standing::Busy);
+    Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
