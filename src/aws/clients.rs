@@ -16,7 +16,9 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 
 /// There is no region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no AWS region is named\nhint: `--region eu-central-1`, `region` in vitals.toml, AWS_REGION, or `region` of the profile")]
+#[error(
+    "no AWS region is named\nhint: `--region eu-central-1`, `region` in vitals.toml, AWS_REGION, or `region` of the profile"
+)]
 pub struct NoRegion;
 
 /// Whom we are to AWS, where, and how services are called.

@@ -71,7 +71,8 @@ pub async fn denied(access: &Access, principal: &str, actions: &[&str]) -> anyho
     let source = role_of(principal);
     let mut fields = vec![("PolicySourceArn", source.as_str()), ("MaxItems", "1000")];
     fields.extend(names.iter().map(String::as_str).zip(actions.iter().copied()));
-    let answer: anyhow::Result<Answer> = iam.query("asking for permissions", VERSION, "SimulatePrincipalPolicy", &fields).await;
+    let answer: anyhow::Result<Answer> =
+        iam.query("asking for permissions", VERSION, "SimulatePrincipalPolicy", &fields).await;
     match answer {
         Ok(answer) => {
             let decisions = answer.simulate_principal_policy_result.evaluation_results.member;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use aws_sigv4::{
     http_request::{
-        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
-        sign,
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+        UriPathNormalizationMode, sign,
     },
     sign::v4,
 };
@@ -152,7 +152,13 @@ impl Service {
     ///
     /// # Errors
     /// [`CallFailed`] where the service refuses; where it does not answer, or with what is no such XML.
-    pub async fn query<T: DeserializeOwned>(&self, doing: &str, version: &str, action: &str, fields: &[(&str, &str)]) -> anyhow::Result<T> {
+    pub async fn query<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        version: &str,
+        action: &str,
+        fields: &[(&str, &str)],
+    ) -> anyhow::Result<T> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", action).append_pair("Version", version).extend_pairs(fields);
         let kind = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
@@ -177,7 +183,9 @@ async fn at(access: &Access, name: &str, usual: String) -> String {
 fn is_for_the_moment(answer: &Answer) -> bool {
     let throttled = || {
         let text = String::from_utf8_lossy(&answer.body);
-        ["Throttl", "RequestLimitExceeded", "TooManyRequests", "ServiceUnavailable"].iter().any(|word| text.contains(word))
+        ["Throttl", "RequestLimitExceeded", "TooManyRequests", "ServiceUnavailable"]
+            .iter()
+            .any(|word| text.contains(word))
     };
     answer.status == 429 || answer.status >= 500 || answer.status != 200 && throttled()
 }

@@ -11,7 +11,7 @@ use crate::aws::{
 };
 
 mod after;
-mod ask;
+pub mod ask;
 mod before;
 mod image;
 pub mod watch;
@@ -176,7 +176,8 @@ impl Deployment {
                     go_on!(self.watch(&held.id, Some(&token)).await);
                 }
                 Standing::Stuck => {
-                    let what = format!("Taking back an update of {} had failed ({}).", self.stack.name, held.status.as_str());
+                    let what =
+                        format!("Taking back an update of {} had failed ({}).", self.stack.name, held.status.as_str());
                     self.agree(&what, "Go on with taking it back?")?;
                     let token = new_token();
                     self.stack.continue_rollback(&token).await?;
@@ -235,8 +236,11 @@ impl Deployment {
     /// Refuses what would take data away, unless it was named.
     fn guard(&self, set: &ChangeSet) -> anyhow::Result<()> {
         let named = |id: &str| self.args.replace.iter().any(|named| named == id);
-        let endangered: Vec<_> =
-            plan::endangered(&set.rows, &self.template).iter().map(|row| row.resource.clone()).filter(|id| !named(id)).collect();
+        let endangered: Vec<_> = plan::endangered(&set.rows, &self.template)
+            .iter()
+            .map(|row| row.resource.clone())
+            .filter(|id| !named(id))
+            .collect();
         if endangered.is_empty() {
             return Ok(());
         }

@@ -59,7 +59,10 @@ pub struct DestroyArgs {
 pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
     let mut interrupt = on_interrupt();
     if let Some(named) = args.confirm.as_ref().filter(|named| **named != args.stack.stack) {
-        return Err(Exit::usage(format!("`--confirm {named}` is not the stack's name, `{}`: nothing was done", args.stack.stack)));
+        return Err(Exit::usage(format!(
+            "`--confirm {named}` is not the stack's name, `{}`: nothing was done",
+            args.stack.stack
+        )));
     }
     let (access, stack) = args.stack.open().await?;
     let template = Template::embedded()?;
@@ -190,10 +193,16 @@ impl Destroyer {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                anyhow::bail!("{} interfaces of IoT are still in {group}\nhint: `{}` in an hour", left.len(), self.again);
+                anyhow::bail!(
+                    "{} interfaces of IoT are still in {group}\nhint: `{}` in an hour",
+                    left.len(),
+                    self.again
+                );
             }
             let minutes = begun.elapsed().as_secs() / 60;
-            progress.at(minutes, || format!("waiting for {} interfaces of IoT to vanish, which takes up to 30 min", left.len()));
+            progress.at(minutes, || {
+                format!("waiting for {} interfaces of IoT to vanish, which takes up to 30 min", left.len())
+            });
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -207,7 +216,8 @@ impl Destroyer {
     fn staying(&self, resources: &[Held]) -> Vec<Held> {
         let declared = self.template.resources();
         let stays = |held: &&Held| declared.get(&held.id).is_some_and(|resource| resource.stays);
-        let mut stays: Vec<Held> = resources.iter().filter(stays).filter(|held| !held.physical.is_empty()).cloned().collect();
+        let mut stays: Vec<Held> =
+            resources.iter().filter(stays).filter(|held| !held.physical.is_empty()).cloned().collect();
         // Keys last: they are needed for as long as there is something to read.
         stays.sort_by_key(|held| held.kind == "AWS::KMS::Key");
         stays

@@ -104,7 +104,12 @@ impl WantedArgs {
     ///
     /// # Errors
     /// Where a parameter has no such name, or zones can't be asked for.
-    pub async fn resolve(&self, access: &Access, template: &Template, held: Option<&Described>) -> anyhow::Result<Wanted> {
+    pub async fn resolve(
+        &self,
+        access: &Access,
+        template: &Template,
+        held: Option<&Described>,
+    ) -> anyhow::Result<Wanted> {
         let declared: Vec<String> = template.parameters().into_iter().map(|parameter| parameter.name).collect();
         let is_new = held.is_none_or(|held| held.standing() == Standing::New);
         let mut parameters = BTreeMap::new();
@@ -113,8 +118,8 @@ impl WantedArgs {
         }
         for (name, value) in &self.set {
             if !declared.contains(name) {
-                let nearest = nearest(name, declared.iter().map(String::as_str));
-                let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+                let nearest = nearest(name, declared.iter().map(String::as_str), 1);
+                let hint = nearest.first().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
                 return Err(Exit::usage(format!(
                     "the template has no parameter `{name}`{hint}\nhint: `vitals template --parameters` shows them"
                 )));
@@ -136,7 +141,10 @@ impl WantedArgs {
         let zones: Vec<String> = ec2::zones(access).await?.into_iter().map(|zone| zone.zone_name).take(count).collect();
         if zones.len() < count {
             let region = access.region();
-            anyhow::bail!("{region} has {} zones for MSK, and {count} are wanted\nhint: `--set ZoneCount=2`", zones.len());
+            anyhow::bail!(
+                "{region} has {} zones for MSK, and {count} are wanted\nhint: `--set ZoneCount=2`",
+                zones.len()
+            );
         }
         Ok(zones.join(","))
     }
@@ -150,7 +158,10 @@ pub fn endangered<'r>(rows: &'r [Row], template: &Template) -> Vec<&'r Row> {
         // What this template does not know any more.
         None => matches!(row.kind.as_str(), "AWS::S3::Bucket" | "AWS::KMS::Key" | "AWS::MSK::Cluster"),
     };
-    rows.iter().filter(|row| row.replacement == Replacement::Yes || row.action == Action::Remove).filter(retained).collect()
+    rows.iter()
+        .filter(|row| row.replacement == Replacement::Yes || row.action == Action::Remove)
+        .filter(retained)
+        .collect()
 }
 
 /// Runs the command.
@@ -188,7 +199,10 @@ fn check(stack: &Stack, held: Option<&Described>, args: &StackArgs) -> anyhow::R
     match held.standing() {
         Standing::New | Standing::Ready => Ok(()),
         Standing::Busy => {
-            anyhow::bail!("stack {name} is {status}\nhint: `{}` shows how it goes; then plan again", args.command("status"))
+            anyhow::bail!(
+                "stack {name} is {status}\nhint: `{}` shows how it goes; then plan again",
+                args.command("status")
+            )
         }
         _ => anyhow::bail!(
             "stack {name} is {status}, and can't be changed before that is mended\nhint: `{}` says what happened, `{}` mends it",

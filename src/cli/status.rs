@@ -6,11 +6,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
+    deploy::watch::{Watched, watch},
     on_interrupt, say,
     stack::StackArgs,
     tell,
     why::no_stack,
-    deploy::watch::{Watched, watch},
 };
 use crate::aws::stack::{
     Standing,
@@ -74,7 +74,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let status = held.status.as_str();
     match args.output {
         Output::Text => {
-            let changed = held.changed.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%d %H:%M UTC")));
+            let changed =
+                held.changed.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%d %H:%M UTC")));
             say(&format!("  {:<12}{} in {}: {status}{changed}", "stack", stack.name, access.region()))?;
             for line in &lines {
                 let mark = match line.state {

@@ -38,11 +38,7 @@ const KNOWN: &[Known] = &[
         kinds: &["AWS::ECS::Service"],
         fix: "the containers end soon after they start: the log group of the service says why (`vitals status` names it)",
     },
-    Known {
-        words: &["use1-az3"],
-        kinds: &[],
-        fix: "MSK is not in that zone: `--set Zones=…` without it",
-    },
+    Known { words: &["use1-az3"], kinds: &[], fix: "MSK is not in that zone: `--set Zones=…` without it" },
     Known {
         words: &["unsupported availability zone"],
         kinds: &[],
@@ -119,13 +115,21 @@ const KNOWN: &[Known] = &[
         kinds: &[],
         fix: "whoever deploys lacks this permission: `vitals doctor` lists what is needed; then run the command again",
     },
-    Known { words: &["access denied"], kinds: &[], fix: "whoever deploys lacks a permission: `vitals doctor` lists what is needed" },
+    Known {
+        words: &["access denied"],
+        kinds: &[],
+        fix: "whoever deploys lacks a permission: `vitals doctor` lists what is needed",
+    },
     Known {
         words: &["limitexceeded"],
         kinds: &[],
         fix: "a quota of the account is used up: Service Quotas in the console raises it, or delete what is not needed",
     },
-    Known { words: &["limit", "exceeded"], kinds: &[], fix: "a quota of the account is used up: Service Quotas raises it" },
+    Known {
+        words: &["limit", "exceeded"],
+        kinds: &[],
+        fix: "a quota of the account is used up: Service Quotas raises it",
+    },
     Known {
         words: &["rate exceeded"],
         kinds: &[],

@@ -55,7 +55,8 @@ pub async fn look(access: &Access, held: &Described) -> Vec<Line> {
         training(access, held),
         alarms(access, held),
     );
-    let single = [("brokers", brokers), ("destination", destination), ("rule", rule), ("lag", lag), ("training", training)];
+    let single =
+        [("brokers", brokers), ("destination", destination), ("rule", rule), ("lag", lag), ("training", training)];
     let known = |(part, line): (&'static str, Result<Option<Line>, CallFailed>)| match line {
         Ok(Some(line)) => line,
         Ok(None) => Line::new(part, State::Unknown, "not in this stack yet"),
@@ -74,7 +75,8 @@ pub async fn look(access: &Access, held: &Described) -> Vec<Line> {
 async fn brokers(access: &Access, held: &Described) -> Result<Option<Line>, CallFailed> {
     let Some(arn) = held.output("ClusterArn") else { return Ok(None) };
     let client = aws_sdk_kafka::Client::new(access.config());
-    let answer = client.describe_cluster_v2().cluster_arn(arn).send().await.map_err(failed("asking for the cluster"))?;
+    let answer =
+        client.describe_cluster_v2().cluster_arn(arn).send().await.map_err(failed("asking for the cluster"))?;
     let Some(cluster) = answer.cluster_info() else { return Ok(None) };
     let state = cluster.state().map_or("UNKNOWN", |state| state.as_str()).to_owned();
     let provisioned = cluster.provisioned();
@@ -87,7 +89,8 @@ async fn brokers(access: &Access, held: &Described) -> Result<Option<Line>, Call
 async fn destination(access: &Access, held: &Described) -> Result<Option<Line>, CallFailed> {
     let Some(arn) = held.output("DestinationArn") else { return Ok(None) };
     let client = aws_sdk_iot::Client::new(access.config());
-    let answer = client.get_topic_rule_destination().arn(arn).send().await.map_err(failed("asking for the destination"))?;
+    let answer =
+        client.get_topic_rule_destination().arn(arn).send().await.map_err(failed("asking for the destination"))?;
     let Some(destination) = answer.topic_rule_destination() else { return Ok(None) };
     let status = destination.status().map_or("UNKNOWN", |status| status.as_str());
     let reason = destination.status_reason().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -105,7 +108,8 @@ async fn rule(access: &Access, held: &Described) -> Result<Option<Line>, CallFai
         return Ok(Some(Line::new("rule", State::Unknown, "no message in the last hour")));
     };
     let state = if failures > 0.0 { State::Attention } else { State::Good };
-    let failures = if failures > 0.0 { format!(", {failures:.0} failed (the error action kept them)") } else { String::new() };
+    let failures =
+        if failures > 0.0 { format!(", {failures:.0} failed (the error action kept them)") } else { String::new() };
     Ok(Some(Line::new("rule", state, format!("{sent:.0} messages in the last hour{failures}"))))
 }
 
@@ -113,7 +117,11 @@ async fn lag(access: &Access, held: &Described) -> Result<Option<Line>, CallFail
     let Some(group) = group(held) else { return Ok(None) };
     let metrics = Metrics::of(access);
     let Some(records) = metrics.newest("AWS/Kafka", "SumOffsetLag", &group).await? else {
-        return Ok(Some(Line::new("lag", State::Unknown, "not measured in the last hour: workers have not committed yet")));
+        return Ok(Some(Line::new(
+            "lag",
+            State::Unknown,
+            "not measured in the last hour: workers have not committed yet",
+        )));
     };
     let seconds = metrics.newest("AWS/Kafka", "EstimatedMaxTimeLag", &group).await?;
     let time = seconds.map_or_else(String::new, |seconds| format!(", the oldest {seconds:.0} s old"));
@@ -132,11 +140,16 @@ pub async fn waiting(access: &Access, held: &Described) -> Option<f64> {
 }
 
 /// Classes of storage, by CloudWatch's name, and dollars a GB and month.
-const STORAGE: [(&str, f64); 3] = [("StandardStorage", 0.023), ("DeepArchiveStorage", 0.000_99), ("GlacierStorage", 0.0036)];
+const STORAGE: [(&str, f64); 3] =
+    [("StandardStorage", 0.023), ("DeepArchiveStorage", 0.000_99), ("GlacierStorage", 0.0036)];
 
 /// How many GB a bucket has and what they cost a month, where S3 has measured it, which it does once a day.
 pub async fn bucket_cost(access: &Access, bucket: &str) -> Option<(f64, f64)> {
-    let metrics = Metrics { client: aws_sdk_cloudwatch::Client::new(access.config()), back: 3 * 24 * LOOK_BACK, period_s: 86_400 };
+    let metrics = Metrics {
+        client: aws_sdk_cloudwatch::Client::new(access.config()),
+        back: 3 * 24 * LOOK_BACK,
+        period_s: 86_400,
+    };
     let (mut gb, mut dollars, mut measured) = (0.0, 0.0, false);
     for (class, price) in STORAGE {
         let dimensions = [("BucketName", bucket), ("StorageType", class)];

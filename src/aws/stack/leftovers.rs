@@ -37,7 +37,9 @@ pub async fn remove(access: &Access, held: &Held, mut progress: impl FnMut(u64))
             let body = json!({ "KeyId": id, "PendingWindowInDays": KEY_DAYS });
             let kms = Service::regional(access, "kms").await;
             let done = kms.json("ending the key", "TrentService.ScheduleKeyDeletion", &body).await;
-            gone_or(done.map(|_| format!("key {id} ends in {KEY_DAYS} days; until then `aws kms cancel-key-deletion` keeps it")))
+            gone_or(done.map(|_| {
+                format!("key {id} ends in {KEY_DAYS} days; until then `aws kms cancel-key-deletion` keeps it")
+            }))
         }
         "AWS::Logs::LogGroup" => {
             let logs = Service::regional(access, "logs").await;
@@ -120,7 +122,11 @@ impl Bucket {
                 return Ok(done);
             }
             let object = |v: &Version| {
-                format!("<Object><Key>{}</Key><VersionId>{}</VersionId></Object>", escape(&v.key), escape(&v.version_id))
+                format!(
+                    "<Object><Key>{}</Key><VersionId>{}</VersionId></Object>",
+                    escape(&v.key),
+                    escape(&v.version_id)
+                )
             };
             let objects: String = versions.iter().map(object).collect();
             let body = format!("<Delete><Quiet>true</Quiet>{objects}</Delete>");
@@ -136,11 +142,21 @@ impl Bucket {
         }
     }
 
-    async fn call(&self, method: &'static str, query: &str, body: &str, headers: &[(&str, &str)]) -> anyhow::Result<String> {
+    async fn call(
+        &self,
+        method: &'static str,
+        query: &str,
+        body: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
         let path = format!("{}{query}", self.path);
         let answer = self.service.send(&Request { method, path: &path, headers, body }).await?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        if (200..300).contains(&answer.status) { Ok(text) } else { Err(signed::refusal("emptying a bucket", answer.status, &text).into()) }
+        if (200..300).contains(&answer.status) {
+            Ok(text)
+        } else {
+            Err(signed::refusal("emptying a bucket", answer.status, &text).into())
+        }
     }
 }
 

@@ -149,7 +149,8 @@ impl Stack {
     /// Where CloudFormation refuses.
     pub async fn delete(&self, retain: &[String], token: &str) -> Result<(), CallFailed> {
         let retain = Some(retain.to_vec()).filter(|retain| !retain.is_empty());
-        let call = self.client.delete_stack().stack_name(&self.name).client_request_token(token).set_retain_resources(retain);
+        let call =
+            self.client.delete_stack().stack_name(&self.name).client_request_token(token).set_retain_resources(retain);
         call.send().await.map_err(failed("deleting the stack")).map(drop)
     }
 
@@ -201,7 +202,8 @@ pub(super) fn moment(time: &aws_sdk_cloudformation::primitives::DateTime) -> Opt
 
 /// Seconds since 1970 as people read them.
 fn moment_of(seconds: i64) -> String {
-    DateTime::<Utc>::from_timestamp(seconds, 0).map_or_else(|| "?".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
+    DateTime::<Utc>::from_timestamp(seconds, 0)
+        .map_or_else(|| "?".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 /// A token for one operation, by which its events are known from those of others.

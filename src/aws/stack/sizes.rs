@@ -86,7 +86,8 @@ mod tests {
                 let parameter = parameter.unwrap_or_else(|| panic!("{size:?} sets {name}, which the template has not"));
                 assert!(parameter.allowed.is_empty() || parameter.allowed.iter().any(|a| a == value), "{name}={value}");
             }
-            let of = |name| size.parameters().find(|(n, _)| *n == name).map(|(_, v)| v.parse::<u32>().unwrap()).unwrap();
+            let of =
+                |name| size.parameters().find(|(n, _)| *n == name).map(|(_, v)| v.parse::<u32>().unwrap()).unwrap();
             assert_eq!(of("BrokerCount") % of("ZoneCount"), 0, "brokers are a multiple of zones");
             assert!(of("WorkerMaxCount") <= of("TopicPartitions"), "more workers than partitions have nothing to do");
         }

@@ -70,7 +70,8 @@ impl Template {
                 fields.remove(FOR_READERS);
             }
             let definition = resource.pointer_mut("/Properties/Definition");
-            if let Some(definition) = definition.filter(|definition| definition.as_object().is_some_and(Map::is_empty)) {
+            if let Some(definition) = definition.filter(|definition| definition.as_object().is_some_and(Map::is_empty))
+            {
                 *definition = workflow.clone();
             }
         }

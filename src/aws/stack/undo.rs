@@ -132,5 +132,7 @@ pub async fn stop_spark(access: &Access, application: &str) -> anyhow::Result<()
         }
         tokio::time::sleep(PAUSE).await;
     }
-    anyhow::bail!("Spark does not stop\nhint: cancel its jobs: `aws emr-serverless list-job-runs --application-id {application}`")
+    anyhow::bail!(
+        "Spark does not stop\nhint: cancel its jobs: `aws emr-serverless list-job-runs --application-id {application}`"
+    )
 }

@@ -30,7 +30,9 @@ pub async fn finish(access: &Access, held: &Described, args: &DeployArgs) -> any
         let region = access.region();
         let changed = remember(path, &[("target", "aws"), ("stack", &args.stack.stack), ("region", region)])?;
         if changed {
-            tell(&format!("wrote target, stack and region to {DEFAULT_FILE}: commands in this folder now mean the stack"));
+            tell(&format!(
+                "wrote target, stack and region to {DEFAULT_FILE}: commands in this folder now mean the stack"
+            ));
         }
     }
     for (name, value) in &held.outputs {
@@ -51,14 +53,18 @@ async fn wait_for_destination(access: &Access, arn: &str) -> anyhow::Result<()> 
         match destination.status() {
             Some(TopicRuleDestinationStatus::Enabled) => return Ok(()),
             Some(TopicRuleDestinationStatus::Error | TopicRuleDestinationStatus::Disabled) => {
-                anyhow::bail!("IoT's way to the brokers failed: {reason}\nhint: `vitals doctor` looks at its role and network")
+                anyhow::bail!(
+                    "IoT's way to the brokers failed: {reason}\nhint: `vitals doctor` looks at its role and network"
+                )
             }
             _ if left % 6 == 0 => tell("waiting for IoT's way to the brokers, which takes some minutes"),
             _ => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
-    anyhow::bail!("IoT's way to the brokers is not ready after a quarter of an hour\nhint: `vitals status` shows it; run the command again")
+    anyhow::bail!(
+        "IoT's way to the brokers is not ready after a quarter of an hour\nhint: `vitals status` shows it; run the command again"
+    )
 }
 
 /// Sets keys at the top of a configuration, whatever else is in it; says whether anything changed.

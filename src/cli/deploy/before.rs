@@ -52,7 +52,9 @@ pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>)
             denied.join(", ")
         ),
         Ok(Some(_)) => {}
-        Ok(None) => tell("permissions: not checked (iam:SimulatePrincipalPolicy is not allowed, or this is the root user)"),
+        Ok(None) => {
+            tell("permissions: not checked (iam:SimulatePrincipalPolicy is not allowed, or this is the root user)")
+        }
         Err(error) => tell(&format!("permissions: not checked ({})", in_words(&error))),
     }
     let is_new = held.is_none_or(|held| held.standing() == Standing::New);
@@ -75,7 +77,8 @@ pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>)
 pub async fn brokers(access: &Access, held: &Described) -> anyhow::Result<Vec<(String, String)>> {
     let cluster = held.output("ClusterArn").context("the stack has no output `ClusterArn`")?;
     let client = aws_sdk_kafka::Client::new(access.config());
-    let answer = client.get_bootstrap_brokers().cluster_arn(cluster).send().await.map_err(failed("asking for the brokers"))?;
+    let answer =
+        client.get_bootstrap_brokers().cluster_arn(cluster).send().await.map_err(failed("asking for the brokers"))?;
     let scram = answer.bootstrap_broker_string_sasl_scram();
     let iam = answer.bootstrap_broker_string_sasl_iam();
     let (Some(scram), Some(iam)) = (scram, iam) else {
@@ -87,10 +90,7 @@ pub async fn brokers(access: &Access, held: &Described) -> anyhow::Result<Vec<(S
         addresses.sort_unstable();
         addresses.join(",")
     };
-    Ok(vec![
-        ("BootstrapBrokersScram".to_owned(), sorted(scram)),
-        ("BootstrapBrokersIam".to_owned(), sorted(iam)),
-    ])
+    Ok(vec![("BootstrapBrokersScram".to_owned(), sorted(scram)), ("BootstrapBrokersIam".to_owned(), sorted(iam))])
 }
 
 /// What the standing parts will cost, in words.

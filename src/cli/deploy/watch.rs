@@ -146,6 +146,7 @@ impl View {
                     bar.enable_steady_tick(Duration::from_secs(1));
                     bar
                 });
+                let bar = bar.clone();
                 if event.is_settled() {
                     shown.working.remove(&event.resource);
                     if event.has_failed() { shown.failed += 1 } else { shown.done += 1 }
@@ -154,7 +155,12 @@ impl View {
                 }
                 bar.set_message(message(shown));
                 if event.has_failed() {
-                    let _ = bars.println(format!("  {} {}: {}", event.resource, event.status, event.reason.as_deref().unwrap_or("")));
+                    let _ = bars.println(format!(
+                        "  {} {}: {}",
+                        event.resource,
+                        event.status,
+                        event.reason.as_deref().unwrap_or("")
+                    ));
                 }
             }
         }
@@ -163,7 +169,8 @@ impl View {
     fn line(&self, part: &str, event: &Event, took: Option<Duration>) -> String {
         let at = clock(self.since.elapsed());
         let took = took.map_or_else(String::new, |took| format!(" after {}", clock(took)));
-        let reason = event.reason.as_deref().filter(|_| event.has_failed()).map_or_else(String::new, |why| format!(": {why}"));
+        let reason =
+            event.reason.as_deref().filter(|_| event.has_failed()).map_or_else(String::new, |why| format!(": {why}"));
         format!("{at:>6}  {part:<15} {} {}{took}{reason}", event.resource, event.status)
     }
 
