@@ -31,8 +31,9 @@ pub async fn make_service_role(access: &Access, service: &str) -> anyhow::Result
     match made {
         Ok(Answer {}) => Ok(true),
         Err(error) => match error.downcast_ref::<CallFailed>() {
-            // What IAM says where the name is taken.
+            // IAM's own words where the name is taken, and the code that others use for it.
             Some(refused) if refused.message.contains("has been taken") => Ok(false),
+            Some(refused) if refused.code.as_deref() == Some("EntityAlreadyExists") => Ok(false),
             _ => Err(error),
         },
     }

@@ -190,29 +190,22 @@ fn is_for_the_moment(answer: &Answer) -> bool {
     answer.status == 429 || answer.status >= 500 || answer.status != 200 && throttled()
 }
 
-/// How EC2 and all others write an error.
+/// An error in XML: S3 writes it as it is, others within one element, EC2 within two.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Said {
-    #[serde(alias = "Errors")]
-    error: Option<Wrapped>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Wrapped {
     code: Option<String>,
     message: Option<String>,
-    error: Option<Box<Wrapped>>,
+    #[serde(alias = "Errors")]
+    error: Option<Box<Said>>,
 }
 
 /// What a service said in XML.
 pub(super) fn refusal(doing: &str, status: u16, text: &str) -> CallFailed {
-    let said = quick_xml::de::from_str::<Said>(text).ok().and_then(|said| said.error);
-    let said = said.map(|said| match said.error {
-        Some(within) => *within,
-        None => said,
-    });
+    let mut said = quick_xml::de::from_str::<Said>(text).ok();
+    while let Some(within) = said.as_mut().and_then(|said| said.error.take()) {
+        said = Some(*within);
+    }
     let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
     CallFailed::new(doing, status, code.as_deref(), message.as_deref())
 }
@@ -222,10 +215,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_writing_an_error_are_read() {
+    fn every_way_of_writing_an_error_is_read() {
         let of_ec2 = "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>No.</Message></Error></Errors></Response>";
         let of_iam = "<ErrorResponse xmlns=\"x\"><Error><Type>Sender</Type><Code>InvalidInput</Code><Message>No.</Message></Error></ErrorResponse>";
-        for (text, code) in [(of_ec2, "UnauthorizedOperation"), (of_iam, "InvalidInput")] {
+        let of_s3 = "<Error><Code>NoSuchBucket</Code><Message>No.</Message></Error>";
+        for (text, code) in [(of_ec2, "UnauthorizedOperation"), (of_iam, "InvalidInput"), (of_s3, "NoSuchBucket")] {
             let refusal = refusal("asking", 403, text);
             assert_eq!((refusal.code.as_deref(), refusal.message), (Some(code), format!("No. ({code})")));
         }

@@ -70,6 +70,10 @@ pub struct DeployArgs {
     #[arg(long, value_name = "IMAGE")]
     base_image: Option<String>,
 
+    /// The digest of an image that is in the stack's repository already, instead of pushing this program
+    #[arg(long, value_name = "DIGEST", conflicts_with_all = ["linux_binary", "base_image"])]
+    image: Option<String>,
+
     /// Don't write the stack into vitals.toml
     #[arg(long)]
     no_config: bool,
@@ -112,7 +116,8 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
     let interrupt = on_interrupt();
     let (access, stack) = args.stack.open().await?;
     let agreed = args.yes;
-    let mut deployment = Deployment { args, access, stack, template: Template::embedded()?, interrupt, agreed };
+    let template = args.wanted.template()?;
+    let mut deployment = Deployment { args, access, stack, template, interrupt, agreed };
     match deployment.run().await? {
         Ok(()) | Err(Stop::Enough) => Ok(ExitCode::SUCCESS),
         Err(Stop::Left) => {
@@ -143,7 +148,7 @@ impl Deployment {
             Pass::First => Some(go_on!(self.pass(&[]).await)),
         };
         let Some(held) = held else { anyhow::bail!("the stack has no outputs; `{}`", self.args.stack.command("why")) };
-        let image = image::provide(&self.access, &held, &self.args).await?;
+        let image = image::provide(&held, &self.args).await?;
         let brokers = before::brokers(&self.access, &held).await?;
         let mut second = brokers;
         second.extend(image);

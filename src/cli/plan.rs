@@ -1,18 +1,21 @@
 //! `vitals plan`: what `vitals deploy` would do.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{Exit, deploy::watch::part_of, say, stack::StackArgs, tell};
+use super::{Exit, check_file, deploy::watch::part_of, say, stack::StackArgs, tell};
 use crate::{
     aws::{
         clients::Access,
         ec2,
         stack::{
             Described, Stack, Standing, Template,
+            body::Body,
             change::{Action, ChangeSet, Replacement, Row, Wanted},
             sizes::Size,
         },
@@ -71,6 +74,10 @@ pub struct WantedArgs {
     /// One parameter of the template; `vitals template --parameters` shows them
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
+
+    /// Another template instead of the one inside this program, such as a changed copy of what `vitals template` prints
+    #[arg(long, value_name = "FILE")]
+    pub template: Option<PathBuf>,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -100,6 +107,18 @@ impl Pass {
 }
 
 impl WantedArgs {
+    /// The template to work with.
+    ///
+    /// # Errors
+    /// Where a file can't be read, or is no template.
+    pub fn template(&self) -> anyhow::Result<Template> {
+        let Some(path) = &self.template else { return Template::embedded() };
+        check_file(path)?;
+        let named = || format!("`{}`", path.display());
+        let text = std::fs::read_to_string(path).with_context(named)?;
+        Template::with_workflow(&text).with_context(named)
+    }
+
     /// What CloudFormation is asked for. A new stack gets zones in which all of it can be.
     ///
     /// # Errors
@@ -133,7 +152,8 @@ impl WantedArgs {
             }
         }
         let tags = vec![("application".to_owned(), "vitals".to_owned())];
-        Ok(Wanted { body: template.body(), parameters, declared, tags })
+        let body = Body::of(access, template.body()).await?;
+        Ok(Wanted { body, parameters, declared, tags })
     }
 
     async fn zones(&self, access: &Access, parameters: &BTreeMap<String, String>) -> anyhow::Result<String> {
@@ -167,7 +187,7 @@ pub fn endangered<'r>(rows: &'r [Row], template: &Template) -> Vec<&'r Row> {
 /// Runs the command.
 pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let (access, stack) = args.stack.open().await?;
-    let template = Template::embedded()?;
+    let template = args.wanted.template()?;
     let held = stack.describe().await?;
     check(&stack, held.as_ref(), &args.stack)?;
     let wanted = args.wanted.resolve(&access, &template, held.as_ref()).await?;
@@ -232,7 +252,7 @@ pub fn text(rows: &[Row]) -> String {
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["", "part", "resource", "type", "replaced", "what changes"]);
     let mut rows: Vec<&Row> = rows.iter().collect();
-    rows.sort_by_key(|row| (part_of(&row.kind), &row.resource));
+    rows.sort_by_key(|row| (part_of(&row.resource), &row.resource));
     for row in rows {
         let mark = match row.action {
             Action::Add | Action::Import => "+",
@@ -246,7 +266,7 @@ pub fn text(rows: &[Row]) -> String {
             Replacement::No => "",
         };
         let kind = row.kind.strip_prefix("AWS::").unwrap_or(&row.kind);
-        table.add_row([mark, part_of(&row.kind), &row.resource, kind, replaced, &row.properties.join(", ")]);
+        table.add_row([mark, part_of(&row.resource).1, &row.resource, kind, replaced, &row.properties.join(", ")]);
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
@@ -273,10 +293,8 @@ fn tell_more(args: &StackArgs, template: &Template, pass: Pass, set: &ChangeSet,
     tell(&format!("next: {}", args.command("deploy")));
 }
 
-/// What the second pass adds to a new stack, which no change set shows yet.
+/// What the second pass adds to a new stack.
 pub fn second_pass(template: &Template) -> String {
-    let resources = template.resources();
-    let second = resources.iter().filter(|(_, r)| r.condition.as_deref().is_some_and(|c| c.starts_with("Has")));
-    let names: Vec<&str> = second.map(|(id, _)| id.as_str()).collect();
-    format!("then, with the brokers' addresses and the image: {}", names.join(", "))
+    let names = template.of_parameters(&[BROKERS, "ImageDigest"]);
+    format!("{} of these need the brokers' addresses or the image, and are made in a second pass", names.len())
 }

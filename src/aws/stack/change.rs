@@ -8,7 +8,7 @@ use aws_sdk_cloudformation::types::{
 use chrono::Utc;
 use serde::Serialize;
 
-use super::{Stack, Standing};
+use super::{Stack, Standing, body::Body};
 use crate::aws::clients::{CallFailed, failed};
 
 /// How long between two questions whether a change set is there.
@@ -73,9 +73,9 @@ pub enum ChangeError {
 }
 
 /// What a stack is to become.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
-    pub body: String,
+    pub body: Body,
     /// Values by name; a parameter that is not here keeps the value it has, or its default.
     pub parameters: BTreeMap<String, String>,
     /// Names of all parameters that the body declares.
@@ -104,22 +104,21 @@ impl Stack {
             }
         });
         let tags = wanted.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
-        let asked = self
+        let call = self
             .client
             .create_change_set()
             .stack_name(&self.name)
             .change_set_name(&name)
             .change_set_type(if is_new { ChangeSetType::Create } else { ChangeSetType::Update })
-            .template_body(&wanted.body)
             .set_parameters(Some(parameters.collect()))
             .set_tags(Some(tags.collect()))
-            .capabilities(Capability::CapabilityNamedIam)
-            .send()
-            .await
-            .map_err(failed("asking for a change set"))
-            .map_err(|refused| match refused.code.as_deref() {
-                Some("ValidationError") => ChangeError::Refused(refused.message),
-                _ => ChangeError::Call(refused),
+            .capabilities(Capability::CapabilityNamedIam);
+        let asked =
+            wanted.body.give(call).send().await.map_err(failed("asking for a change set")).map_err(|refused| {
+                match refused.code.as_deref() {
+                    Some("ValidationError") => ChangeError::Refused(refused.message),
+                    _ => ChangeError::Call(refused),
+                }
             })?;
         let id = asked.id().unwrap_or(&name).to_owned();
         self.read_change_set(&id).await

@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`template`] | the template inside the program, and the body that is sent of it |
+//! | [`body`] | how that gets to CloudFormation |
 //! | [`sizes`] | what `--size` means in parameters |
 //! | [`change`] | change sets: what an update would do, and doing it |
 //! | [`events`] | what happens to a stack while it happens, and what went wrong first |
@@ -22,6 +23,7 @@ use chrono::{DateTime, Utc};
 
 use super::clients::{Access, CallFailed, failed};
 
+pub mod body;
 pub mod cause;
 pub mod change;
 pub mod events;

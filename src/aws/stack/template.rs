@@ -52,8 +52,16 @@ impl Template {
     /// # Errors
     /// Where it can't be read, which a test rules out.
     pub fn embedded() -> anyhow::Result<Template> {
+        Template::with_workflow(SOURCE)
+    }
+
+    /// Somebody's template, with the training workflow of this program.
+    ///
+    /// # Errors
+    /// Where it is not such YAML.
+    pub fn with_workflow(source: &str) -> anyhow::Result<Template> {
         let workflow: Value = serde_json::from_str(super::WORKFLOW).context("reading the training workflow")?;
-        Template::read(SOURCE, &workflow)
+        Template::read(source, &workflow)
     }
 
     /// A template in YAML with the short forms of CloudFormation's functions; `workflow` becomes the definition of its state
@@ -98,6 +106,31 @@ impl Template {
                 allowed: declared["AllowedValues"].as_array().into_iter().flatten().map(text).collect(),
             })
             .collect()
+    }
+
+    /// Resources that are there only under a condition about one of these parameters, by logical id.
+    pub fn of_parameters(&self, names: &[&str]) -> Vec<String> {
+        let conditions = self.document["Conditions"].as_object();
+        let text_of = |name: &str| conditions.and_then(|all| all.get(name)).map(Value::to_string).unwrap_or_default();
+        let depends = |condition: &str| {
+            // Conditions name each other, and CloudFormation lets no circle be.
+            let mut to_look = vec![condition.to_owned()];
+            let mut looked = 0;
+            while let Some(text) = to_look.get(looked).map(|name| text_of(name)) {
+                if names.iter().any(|name| text.contains(&format!("{{\"Ref\":\"{name}\"}}"))) {
+                    return true;
+                }
+                let others = conditions.into_iter().flat_map(|all| all.keys());
+                let named = others.filter(|other| text.contains(&format!("{{\"Condition\":\"{other}\"}}")));
+                let new: Vec<String> = named.filter(|other| !to_look.contains(other)).cloned().collect();
+                to_look.extend(new);
+                looked += 1;
+            }
+            false
+        };
+        let resources = self.resources();
+        let under = resources.iter().filter(|(_, resource)| resource.condition.as_deref().is_some_and(depends));
+        under.map(|(id, _)| id.clone()).collect()
     }
 
     /// Its resources, by logical id.
@@ -201,6 +234,8 @@ Resources:
         assert_eq!(sent["Resources"]["Machine"]["Properties"]["Definition"], json!({ "StartAt": "A" }));
         assert!(template.resources()["Data"].retained && !template.resources()["Policy"].retained);
         assert_eq!(template.resources()["Policy"].condition.as_deref(), Some("Long"));
+        assert_eq!(template.of_parameters(&["Days"]), ["Policy"]);
+        assert!(template.of_parameters(&["Other"]).is_empty());
         assert_eq!(template.parameters()[0].default.as_deref(), Some("180"));
     }
 

@@ -1,13 +1,16 @@
 //! The image of the second pass.
 
 use super::DeployArgs;
-use crate::aws::{clients::Access, stack::Described};
+use crate::aws::stack::Described;
 
 /// Sees to it that the image is in the stack's repository; gives the parameters that name it.
 ///
 /// # Errors
 /// Where it can't be built or pushed.
-pub async fn provide(_access: &Access, held: &Described, args: &DeployArgs) -> anyhow::Result<Vec<(String, String)>> {
-    let _ = (held, args);
-    Ok(Vec::new())
+pub async fn provide(held: &Described, args: &DeployArgs) -> anyhow::Result<Vec<(String, String)>> {
+    let _ = held;
+    if let Some(digest) = &args.image {
+        return Ok(vec![("ImageDigest".to_owned(), digest.clone())]);
+    }
+    anyhow::bail!("no image")
 }

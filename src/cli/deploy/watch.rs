@@ -76,22 +76,23 @@ pub fn why(held: &Described, events: &[Event]) -> String {
     }
 }
 
-/// Parts of the stack, in the order of the pipeline, and the types that belong to each.
-const PARTS: [(&str, &[&str]); 8] = [
-    ("network", &["AWS::EC2::"]),
-    ("keys and roles", &["AWS::KMS::", "AWS::IAM::", "AWS::SecretsManager::", "AWS::Logs::"]),
-    ("devices", &["AWS::IoT::"]),
-    ("log", &["AWS::MSK::"]),
-    ("lake", &["AWS::S3::", "AWS::Glue::", "AWS::Athena::"]),
-    ("compute", &["AWS::ECR::", "AWS::ECS::", "AWS::ApplicationAutoScaling::", "AWS::EMRServerless::"]),
-    ("training", &["AWS::StepFunctions::", "AWS::SageMaker::", "AWS::Scheduler::"]),
-    ("watch", &["AWS::CloudWatch::", "AWS::SNS::", "AWS::SQS::", "AWS::QuickSight::"]),
+/// Parts of the stack, in the order of the pipeline. The name of each resource in the template begins with its part.
+const PARTS: [(&str, &str); 9] = [
+    ("Network", "network"),
+    ("Device", "devices"),
+    ("Kafka", "log"),
+    ("Lake", "lake"),
+    ("Compute", "compute"),
+    ("Train", "training"),
+    ("Query", "queries"),
+    ("Watch", "watch"),
+    ("Look", "look"),
 ];
 
-/// The part that a type belongs to.
-pub fn part_of(kind: &str) -> &'static str {
-    let belongs = |(_, kinds): &&(&str, &[&str])| kinds.iter().any(|start| kind.starts_with(start));
-    PARTS.iter().find(belongs).map_or("others", |(part, _)| part)
+/// The place and the name of the part that a resource belongs to.
+pub fn part_of(resource: &str) -> (usize, &'static str) {
+    let place = PARTS.iter().position(|(start, _)| resource.starts_with(start));
+    place.map_or((PARTS.len(), "others"), |place| (place, PARTS[place].1))
 }
 
 /// What is shown.
@@ -125,7 +126,7 @@ impl View {
             }
             return;
         }
-        let part = part_of(&event.kind);
+        let (_, part) = part_of(&event.resource);
         let took = if event.is_settled() {
             self.begun.remove(&event.resource).map(|begun| begun.elapsed())
         } else {
