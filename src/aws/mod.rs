@@ -21,6 +21,7 @@ use aws_smithy_http_client::{
 use tokio::sync::OnceCell;
 
 mod credentials;
+pub mod image;
 pub mod msk;
 
 pub use credentials::{Cached, NoCredentials};
@@ -64,6 +65,13 @@ pub(crate) async fn shared() -> Arc<Cached> {
 /// [`NoCredentials`] where there are none.
 pub async fn credentials() -> Result<Credentials, NoCredentials> {
     found().await.credentials.get().await
+}
+
+/// What every client of a service is made from: the chain's settings with credentials that are kept.
+pub(crate) async fn config() -> SdkConfig {
+    let found = found().await;
+    let credentials = SharedCredentialsProvider::from(Arc::clone(&found.credentials) as Arc<dyn ProvideCredentials>);
+    found.config.to_builder().credentials_provider(credentials).build()
 }
 
 /// The region: `AWS_REGION`, that of the profile, that of the machine.

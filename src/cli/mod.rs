@@ -19,7 +19,7 @@ use clap::{
 };
 
 use crate::{
-    aws::NoCredentials,
+    aws::{NoCredentials, image::RegistryError},
     lake::{
         Place, Store, StoreError,
         store::{Refusal, S3Error},
@@ -34,6 +34,7 @@ pub mod demo;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
+pub mod image;
 pub mod import;
 pub mod info;
 pub mod ingest;
@@ -143,6 +144,7 @@ pub enum Command {
     Query(query::QueryArgs),
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
+    Image(image::ImageArgs),
     Info(info::InfoArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -167,6 +169,7 @@ impl Cli {
             Command::Query(args) => query::run(args).await,
             Command::Report(args) => report::run(args).await,
             Command::Verify(args) => verify::run(args).await,
+            Command::Image(args) => image::run(args).await,
             Command::Info(args) => info::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
             Command::Completions(args) => completions::run(args),
@@ -317,8 +320,13 @@ pub fn in_words(error: &anyhow::Error) -> String {
 /// The exit code of one cause, where it has one of its own.
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
+    let registry = || match cause.downcast_ref::<RegistryError>()? {
+        RegistryError::NotThere { .. } => Some(3),
+        RegistryError::Refused { .. } => Some(5),
+        _ => None,
+    };
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
-    exit.or_else(no_access).or_else(|| match S3Error::within(cause)?.refusal {
+    exit.or_else(no_access).or_else(registry).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),
         _ => None,
