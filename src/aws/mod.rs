@@ -24,6 +24,7 @@ pub mod clients;
 mod credentials;
 pub mod ec2;
 pub mod iam;
+pub mod image;
 pub mod msk;
 pub mod prices;
 pub mod signed;

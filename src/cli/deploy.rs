@@ -1,10 +1,10 @@
 //! `vitals deploy`: from an empty AWS account to the running pipeline.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Exit, on_interrupt, plan, plan::Pass, plan::WantedArgs, say, stack::StackArgs, tell};
+use super::{Exit, image::SourceArgs, on_interrupt, plan, plan::Pass, plan::WantedArgs, say, stack::StackArgs, tell};
 use crate::aws::{
     clients::Access,
     stack::{Described, Stack, Standing, Template, change::ChangeSet, new_token},
@@ -62,13 +62,8 @@ pub struct DeployArgs {
     #[arg(long)]
     no_execute: bool,
 
-    /// The static Linux program for the image, where this one can't be it
-    #[arg(long, value_name = "FILE")]
-    linux_binary: Option<PathBuf>,
-
-    /// An image to put the program on, such as public.ecr.aws/docker/library/debian:stable-slim
-    #[arg(long, value_name = "IMAGE")]
-    base_image: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// The digest of an image that is in the stack's repository already, instead of pushing this program
     #[arg(long, value_name = "DIGEST", conflicts_with_all = ["linux_binary", "base_image"])]

@@ -22,6 +22,7 @@ use crate::{
     aws::{
         NoCredentials,
         clients::{CallFailed, NoRegion},
+        image::RegistryError,
     },
     lake::{
         Place, Store, StoreError,
@@ -39,6 +40,7 @@ pub mod destroy;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
+pub mod image;
 pub mod import;
 pub mod info;
 pub mod ingest;
@@ -57,6 +59,7 @@ pub mod size;
 pub mod stack;
 pub mod status;
 pub mod status_line;
+pub mod target;
 pub mod template;
 pub mod train;
 pub mod up;
@@ -159,6 +162,7 @@ pub enum Command {
     Why(why::WhyArgs),
     Destroy(destroy::DestroyArgs),
     Template(template::TemplateArgs),
+    Image(image::ImageArgs),
     Info(info::InfoArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -189,6 +193,7 @@ impl Cli {
             Command::Why(args) => why::run(args).await,
             Command::Destroy(args) => destroy::run(args).await,
             Command::Template(args) => template::run(args),
+            Command::Image(args) => image::run(args).await,
             Command::Info(args) => info::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
             Command::Completions(args) => completions::run(args),
@@ -339,10 +344,16 @@ pub fn in_words(error: &anyhow::Error) -> String {
 /// The exit code of one cause, where it has one of its own.
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
+    let registry = || match cause.downcast_ref::<RegistryError>()? {
+        RegistryError::NotThere { .. } => Some(3),
+        RegistryError::Refused { .. } => Some(5),
+        _ => None,
+    };
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
     let refused = || cause.downcast_ref::<CallFailed>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
     let no_region = || cause.downcast_ref::<NoRegion>().map(|_| 4);
-    exit.or_else(no_access).or_else(refused).or_else(no_region).or_else(|| match S3Error::within(cause)?.refusal {
+    let of_aws = || no_access().or_else(refused).or_else(no_region).or_else(registry);
+    exit.or_else(of_aws).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),
         _ => None,

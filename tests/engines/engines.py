@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import kafka
+import registry
 import s3
 from install import (  # noqa: F401
     Missing, cache, folder_once, from_debian, importable, node_packages, python_packages, run, site_packages,
@@ -89,6 +90,8 @@ ENGINES = {
     "kafka": Engine(kafka.install, kafka.start),
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),
+    "registry": Engine(registry.install, registry.start),
+    "skopeo": Engine(lambda: from_debian("skopeo", "skopeo")),
 }
 
 _installed: dict = {}

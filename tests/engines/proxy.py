@@ -258,7 +258,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         proxy.finished(request, kind, status)
         self.answer(status, headers, answer, cut=kind == "cut_answer")
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

@@ -319,7 +319,7 @@ fn one_command_is_shown_as_its_command_line_has_it() {
 
 /// Every flag of a program with words that it takes.
 fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg, Vec<&'static str>)>) {
-    const WORDS: [&str; 24] = [
+    const WORDS: [&str; 25] = [
         "64MB",
         "client.id=x",
         "1/2",
@@ -342,6 +342,7 @@ fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg
         "1e-9",
         "mqtt://h:1",
         "kafka://h:1/t",
+        "127.0.0.1:5000/a",
         "18446744073709551615",
         "ü",
     ];

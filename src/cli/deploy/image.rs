@@ -1,16 +1,40 @@
 //! The image of the second pass.
 
-use super::DeployArgs;
-use crate::aws::stack::Described;
+use anyhow::Context;
+
+use super::{
+    super::image::{build, push_shown},
+    DeployArgs,
+};
+use crate::aws::{
+    image::{Architecture, Auth, Image, Target},
+    stack::Described,
+};
 
 /// Sees to it that the image is in the stack's repository; gives the parameters that name it.
 ///
 /// # Errors
 /// Where it can't be built or pushed.
 pub async fn provide(held: &Described, args: &DeployArgs) -> anyhow::Result<Vec<(String, String)>> {
-    let _ = held;
     if let Some(digest) = &args.image {
         return Ok(vec![("ImageDigest".to_owned(), digest.clone())]);
     }
-    anyhow::bail!("no image")
+    let repository = held.output("RepositoryUri").context("the stack has no output `RepositoryUri`")?;
+    let target: Target = repository.parse().map_err(anyhow::Error::msg)?;
+    // Better said before the image is built than after.
+    let auth = Auth::to_push(&target.host).await?;
+    let image = build(&args.source).await?;
+    push_shown(&image, &target, auth).await?;
+    Ok(named(&image))
+}
+
+fn named(image: &Image) -> Vec<(String, String)> {
+    let architecture = match image.architecture() {
+        Architecture::Amd64 => "X86_64",
+        Architecture::Arm64 => "ARM64",
+    };
+    vec![
+        ("ImageDigest".to_owned(), image.digest().to_owned()),
+        ("ImageArchitecture".to_owned(), architecture.to_owned()),
+    ]
 }
