@@ -9,7 +9,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::{LakeArgs, config::Origins};
+use super::{
+    LakeArgs,
+    config::Origins,
+    target::{Target, TargetArgs},
+};
 use crate::{
     lake::{Place, State, Store, layout::Day},
     reading::time::format_rfc3339_ms,
@@ -36,6 +40,9 @@ pub struct InfoArgs {
     #[command(flatten)]
     lake: LakeArgs,
 
+    #[command(flatten)]
+    target: TargetArgs,
+
     /// How it is written
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -55,7 +62,10 @@ struct Info {
     version: &'static str,
     /// Where commands work.
     target: &'static str,
-    target_why: &'static str,
+    /// Which setting says so.
+    target_why: String,
+    /// The stack in AWS, where that is the target.
+    stack: Option<String>,
     /// The configuration file in use.
     config: Option<PathBuf>,
     lake: Lake,
@@ -88,7 +98,7 @@ struct Lake {
 
 /// Runs the command.
 pub async fn run(args: InfoArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
-    let info = gather(&args.lake, origins).await;
+    let info = gather(&args, origins).await;
     super::say(&match args.output {
         Output::Text => text(&info),
         Output::Json => serde_json::to_string_pretty(&info)?,
@@ -97,9 +107,9 @@ pub async fn run(args: InfoArgs, origins: &Origins) -> anyhow::Result<ExitCode> 
     Ok(if info.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
+async fn gather(args: &InfoArgs, origins: &Origins) -> Info {
     let mut problems: Vec<String> = origins.problem.iter().cloned().collect();
-    let place = &args.lake;
+    let place = &args.lake.lake;
     let mut lake = Lake {
         place: place.to_string(),
         folder: place.folder().map(Path::to_owned),
@@ -124,11 +134,12 @@ async fn gather(args: &LakeArgs, origins: &Origins) -> Info {
     Info {
         schema_version: 1,
         version: env!("CARGO_PKG_VERSION"),
-        target: "local",
-        target_why: match place {
-            Place::Folder(_) => "the only one so far: log and lake are folders of this machine",
-            Place::S3 { .. } => "the only one so far: commands run on this machine, the lake is on S3",
+        target: match args.target.target {
+            Target::Local => "local",
+            Target::Aws => "aws",
         },
+        target_why: origins.of("target").unwrap_or_else(|| "default".to_owned()),
+        stack: (args.target.target == Target::Aws).then(|| args.target.stack.stack.clone()),
         config: origins.file.clone(),
         lake,
         machine,
@@ -180,7 +191,8 @@ fn text(info: &Info) -> String {
     let mut lines = Vec::new();
     let mut line = |what: &str, said: String| lines.push(format!("{what:<10} {said}"));
     line("vitals", info.version.to_owned());
-    line("target", format!("{}, {}", info.target, info.target_why));
+    let stack = info.stack.as_ref().map_or_else(String::new, |stack| format!(", stack {stack}"));
+    line("target", format!("{} ({}){stack}", info.target, info.target_why));
     let config = info.config.as_ref().map(|file| file.display().to_string());
     line("config", config.unwrap_or_else(|| "no file".to_owned()));
     let lake = &info.lake;

@@ -80,6 +80,11 @@ class Stack:
         self.template, self.given, self.resources, self.outputs = {}, {}, {}, {}
         self.events, self.policy, self.left = [], None, {}
 
+    def values(self) -> dict:
+        """Every parameter that the template declares, given or by default."""
+        declared = self.template.get("Parameters", {}).items()
+        return {name: self.given.get(name, text(p.get("Default", ""))) for name, p in declared}
+
     def tell(self, resource: str, kind: str, status: str, reason: str = "", token: str = "") -> None:
         if resource == self.name:
             self.status, self.reason = status, reason
@@ -224,7 +229,7 @@ class Cloud:
         return {"Stacks": [{
             "StackId": stack.id, "StackName": stack.name, "StackStatus": stack.status, "StackStatusReason": stack.reason,
             "CreationTime": now(),
-            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in stack.given.items()],
+            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in stack.values().items()],
             "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in stack.outputs.items()],
         }]}
 
@@ -421,7 +426,7 @@ def parameters(form: dict, stack: Stack) -> dict:
         if name is None:
             return given
         keeps = form.get(f"Parameters.member.{n}.UsePreviousValue") == "true"
-        given[name] = stack.given[name] if keeps else form.get(f"Parameters.member.{n}.ParameterValue", "")
+        given[name] = stack.values()[name] if keeps else form.get(f"Parameters.member.{n}.ParameterValue", "")
     raise Refused("ValidationError", "too many parameters")
 
 

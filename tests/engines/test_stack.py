@@ -59,8 +59,8 @@ def stack_life(lab):
     stack = desk.stack()
     equal(stack.status, "CREATE_COMPLETE" if not stack.outputs else "UPDATE_COMPLETE", "the stack after both passes")
     check({"DeviceRule", "DeviceDestination", "ComputeIngestService", "ComputeScorerService"} <= set(stack.resources), "the second pass is made")
-    equal(stack.given["BootstrapBrokersScram"].split(",")[0], "b-1.vitals.kafka.us-east-1.amazonaws.com:9096", "brokers in one order")
-    equal(stack.given["Zones"].count(","), 1, "two zones for the demo")
+    equal(stack.values()["BootstrapBrokersScram"].split(",")[0], "b-1.vitals.kafka.us-east-1.amazonaws.com:9096", "brokers in one order")
+    equal(stack.values()["Zones"].count(","), 1, "two zones for the demo")
     check("LakeUri" in deployed.stdout and "next: vitals devices add" in deployed.stderr, deployed.stdout + deployed.stderr)
     config = (desk.folder / "vitals.toml").read_text()
     check('target = "aws"' in config and 'stack = "vitals"' in config, config)
@@ -131,15 +131,15 @@ def stack_guards(lab):
     wrong = desk.deploy("--set", "BrokerCont=3", ok=(2,))
     check("did you mean `BrokerCount`" in wrong.stderr, wrong.stderr)
     desk.deploy()
-    before = desk.stack().given["TopicName"]
+    before = desk.stack().values()["TopicName"]
     refused = desk.deploy("--set", "TopicName=other", ok=(1,))
     check("KafkaTopic" in refused.stderr and "--replace KafkaTopic" in refused.stderr, refused.stderr)
-    equal(desk.stack().given["TopicName"], before, "the topic of a refused change")
+    equal(desk.stack().values()["TopicName"], before, "the topic of a refused change")
     desk.deploy("--set", "TopicName=other", "--replace", "KafkaTopic")
-    equal(desk.stack().given["TopicName"], "other", "the topic of a change that was named")
+    equal(desk.stack().values()["TopicName"], "other", "the topic of a change that was named")
     # What was set stays set.
     desk.deploy()
-    equal(desk.stack().given["TopicName"], "other", "a parameter that is not given")
+    equal(desk.stack().values()["TopicName"], "other", "a parameter that is not given")
     desk.vitals("destroy", ok=(2,))
     desk.vitals("destroy", "--confirm", "else", ok=(2,))
     desk.vitals("destroy", "--delete-data", "--yes", ok=(2,))
@@ -147,9 +147,9 @@ def stack_guards(lab):
     # Somebody looks at a change set first.
     made = desk.vitals("deploy", "--yes", *IMAGE, "--no-execute", "--set", "WorkerMaxCount=3")
     number = made.stdout.strip()
-    check(number.startswith("arn:aws:cloudformation") and desk.stack().given["WorkerMaxCount"] != "3", number)
+    check(number.startswith("arn:aws:cloudformation") and desk.stack().values()["WorkerMaxCount"] != "3", number)
     desk.vitals("deploy", "--yes", "--change-set", number)
-    equal(desk.stack().given["WorkerMaxCount"], "3", "what the change set said")
+    equal(desk.stack().values()["WorkerMaxCount"], "3", "what the change set said")
     desk.cloud.denied = {"kafka:CreateClusterV2"}
     denied = desk.deploy(ok=(1,))
     check("kafka:CreateClusterV2" in denied.stderr and "iam:CreateRole" not in denied.stderr, denied.stderr)

@@ -19,7 +19,7 @@ struct Words {
 
 async fn look_at(folder: &Path) -> Info {
     let words = ["info".as_ref(), "--lake".as_ref(), folder.as_os_str()];
-    gather(&Words::parse_from(words).info.lake, &Origins::default()).await
+    gather(&Words::parse_from(words).info, &Origins::default()).await
 }
 
 /// A lake with two readings of 2024, three of today, and a row that can't be read.
