@@ -15,10 +15,15 @@ from typing import Any, Callable, Optional
 
 import kafka
 import s3
-from install import Missing, cache, folder_once, from_debian, importable, python_packages, run  # noqa: F401
+from install import (  # noqa: F401
+    Missing, cache, folder_once, from_debian, importable, node_packages, python_packages, run, site_packages,
+)
 
 PAHO = "paho-mqtt==2.1.0"
 PLAYWRIGHT = "playwright-core@1.56.1"
+STATE_MACHINES = ("asl-validator@4.0.0", "aws-local-stepfunctions@3.0.0")
+# For the models of services that it carries.
+BOTOCORE = "botocore==1.44.8"
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,13 @@ def install_paho() -> Path:
 def install_browser() -> dict:
     """A Chromium, a node, and a folder of node packages from which it is driven."""
     chromium = shutil.which("chromium-browser") or shutil.which("google-chrome") or from_debian("chromium", "chromium")
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        raise Missing("node and npm (18 or newer) are not on PATH")
-    with folder_once("node/" + PLAYWRIGHT.replace("@", "-")) as (folder, fresh):
-        if fresh:
-            # A file of its own, or npm would install into a project above it.
-            (folder / "package.json").write_text('{"private": true}\n')
-            run([npm, "install", "--no-audit", "--no-fund", PLAYWRIGHT], f"installing {PLAYWRIGHT}", cwd=folder)
-    return {"chromium": chromium, "node": node, "folder": folder}
+    return {"chromium": chromium, **node_packages(PLAYWRIGHT)}
+
+
+def install_stepfunctions() -> dict:
+    """A node, a folder of node packages with a validator and an interpreter of state machines, and the models of services."""
+    models = site_packages(python_packages(BOTOCORE)) / "botocore" / "data"
+    return {"models": models, **node_packages(*STATE_MACHINES)}
 
 
 def install_mosquitto() -> str:
@@ -82,6 +85,7 @@ ENGINES = {
     "mosquitto": Engine(install_mosquitto, start_mosquitto),
     "mosquitto_clients": Engine(install_clients),
     "browser": Engine(install_browser),
+    "stepfunctions": Engine(install_stepfunctions),
     "kafka": Engine(kafka.install, kafka.start),
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),

@@ -92,9 +92,28 @@ def python_packages(requirement: str) -> Path:
     return folder
 
 
+def node_packages(*requirements: str) -> dict:
+    """The path of a node, and a folder with packages in given versions. A module finds them if it lies in that folder."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        raise Missing("node and npm (18 or newer) are not on PATH")
+    with folder_once("node/" + "+".join(requirements).replace("@", "-")) as (folder, fresh):
+        if fresh:
+            # A file of its own, or npm would install into a project above it.
+            (folder / "package.json").write_text('{"private": true}\n')
+            wanted = " ".join(requirements)
+            run([npm, "install", "--no-audit", "--no-fund", *requirements], f"installing {wanted}", cwd=folder)
+    return {"node": node, "folder": folder}
+
+
+def site_packages(environment: Path) -> Path:
+    """Where an environment has its packages."""
+    return next((environment / "lib").glob("python*/site-packages"))
+
+
 def importable(environment: Path) -> Path:
     """Lets this process import from an environment, whose Python is this one."""
-    packages = next((environment / "lib").glob("python*/site-packages"))
+    packages = site_packages(environment)
     if str(packages) not in sys.path:
         sys.path.append(str(packages))
     return packages
