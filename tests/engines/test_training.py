@@ -1,10 +1,11 @@
 """The state machine that trains on AWS, executed by an interpreter of somebody else's with stand-ins for the services."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from lab import check, test
+from lab import check, equal, test
 
 SCRIPTS = Path(__file__).resolve().parent / "training"
 DEFINITION = SCRIPTS.parents[2] / "templates" / "training.asl.json"
@@ -19,6 +20,19 @@ def training(lab):
     """
     said = interpreted(lab, *(["--quick"] if lab.quick else []))
     print("".join(f"     {line}\n" for line in said.splitlines()), end="")
+
+
+@test("stepfunctions")
+def training_commands(lab):
+    """The program knows every command line that the state machine of training gives to a task."""
+    commands = json.loads(interpreted(lab, "--commands"))
+    kinds = {" ".join(word for word in command[:2] if not word.startswith("--")) for command in commands}
+    equal(kinds, {"compact", "train", "models adopt", "score", "models promote"}, "commands of tasks")
+    for command in commands:
+        # Flags and their values are read in order, and what is not known is refused before help is given.
+        lab.vitals(*command, "--help")
+    # That it refuses what it does not know is what the above rests on.
+    lab.vitals("compact", "--no-such-flag", "--help", ok=(2,))
 
 
 def interpreted(lab, *mode: str) -> str:
