@@ -3,14 +3,18 @@
 import { statesOf } from './execution.mjs';
 import { PASSING, VALUES } from './services.mjs';
 
-/** Bytes that the definition may have without spaces: it is part of a template that may have 51,200. */
+/** Bytes that the definition may have without spaces, as part of the template. */
 const MOST_BYTES = 16_384;
 
 /** The faults of a definition, given as it stands in its file and with its placeholders filled in. */
 export function faultsOfText(text, { definition, missing }) {
   const used = new Set([...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => name));
   const faults = [...missing.map((name) => `\${${name}} is not agreed with the template`)];
-  faults.push(...Object.keys(VALUES).filter((name) => !used.has(name)).map((name) => `\${${name}} is not used`));
+  faults.push(
+    ...Object.keys(VALUES)
+      .filter((name) => !used.has(name))
+      .map((name) => `\${${name}} is not used`),
+  );
   const bytes = Buffer.byteLength(JSON.stringify(JSON.parse(text)));
   if (bytes > MOST_BYTES) faults.push(`${bytes} bytes, over ${MOST_BYTES}`);
   if (!definition.TimeoutSeconds) faults.push('the machine has no TimeoutSeconds');

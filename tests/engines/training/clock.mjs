@@ -31,17 +31,24 @@ globalThis.clearTimeout = (timer) => {
 export const seconds = () => now / 1000;
 
 /** Waits, on this clock. */
-export const sleep = (s) => new Promise((resolve) => { setTimeout(resolve, s * 1000); });
+export const sleep = (s) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, s * 1000);
+  });
 
 /** Runs something from the moment zero on, and gives what it gives. */
 export async function running(begin) {
   [now, timers] = [0, []];
   let done = false;
-  const promise = begin().finally(() => { done = true; });
+  const promise = begin().finally(() => {
+    done = true;
+  });
   promise.catch(() => {});
-  for (let idle = 0; !done; ) {
+  for (let idle = 0; !done;) {
     // Everything that can go on without time passing does so before this returns.
-    await new Promise((resolve) => { setImmediate(resolve); });
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
     if (done) break;
     const next = timers.reduce((a, b) => (!a || b.at < a.at || (b.at === a.at && b.order < a.order) ? b : a), null);
     if (next) {

