@@ -237,7 +237,9 @@ def parameter(name: str, declared: dict, given: dict):
         return f"<parameter store {value}>"
     if "List" in kind:
         return [part.strip() for part in parts if part.strip()]
-    return int(value) if kind == "Number" else str(value)
+    if kind != "Number":
+        return str(value)
+    return float(value) if "." in str(value) else int(value)
 
 
 def subnets(block: str, count, bits=8) -> list:
