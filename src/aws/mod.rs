@@ -22,10 +22,13 @@ use tokio::sync::OnceCell;
 
 pub mod clients;
 mod credentials;
+pub mod devices;
+pub mod doctor;
 pub mod ec2;
 pub mod iam;
 pub mod msk;
 pub mod signed;
+pub mod stack;
 
 pub use credentials::{Cached, NoCredentials};
 

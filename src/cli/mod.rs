@@ -19,7 +19,10 @@ use clap::{
 };
 
 use crate::{
-    aws::NoCredentials,
+    aws::{
+        NoCredentials,
+        clients::{CallFailed, NoRegion},
+    },
     lake::{
         Place, Store, StoreError,
         store::{Refusal, S3Error},
@@ -31,6 +34,8 @@ pub mod compact;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod devices;
+pub mod doctor;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
@@ -48,7 +53,9 @@ pub mod report;
 pub mod score;
 pub mod simulate;
 pub mod size;
+pub mod stack;
 pub mod status_line;
+pub mod target;
 pub mod train;
 pub mod up;
 pub mod verify;
@@ -132,6 +139,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     Up(Box<up::UpArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    Devices(devices::DevicesArgs),
     Bridge(Box<bridge::BridgeArgs>),
     Ingest(Box<ingest::IngestArgs>),
     Import(import::ImportArgs),
@@ -144,6 +152,7 @@ pub enum Command {
     Report(report::ReportArgs),
     Verify(verify::VerifyArgs),
     Info(info::InfoArgs),
+    Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -156,6 +165,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(*args).await,
             Command::Simulate(args) => simulate::run(*args).await,
+            Command::Devices(args) => devices::run(args).await,
             Command::Bridge(args) => bridge::run(*args).await,
             Command::Ingest(args) => ingest::run(*args).await,
             Command::Import(args) => import::run(args).await,
@@ -168,6 +178,7 @@ impl Cli {
             Command::Report(args) => report::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Info(args) => info::run(args, origins).await,
+            Command::Doctor(args) => doctor::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
@@ -318,7 +329,9 @@ pub fn in_words(error: &anyhow::Error) -> String {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
-    exit.or_else(no_access).or_else(|| match S3Error::within(cause)?.refusal {
+    let refused = || cause.downcast_ref::<CallFailed>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
+    let no_region = || cause.downcast_ref::<NoRegion>().map(|_| 4);
+    exit.or_else(no_access).or_else(refused).or_else(no_region).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),
         _ => None,
