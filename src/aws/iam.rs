@@ -9,6 +9,33 @@ use super::{
 
 const VERSION: &str = "2010-05-08";
 
+/// What whoever deploys must be allowed to do, one action for each service that the stack is made of.
+pub const TO_DEPLOY: [&str; 23] = [
+    "cloudformation:CreateChangeSet",
+    "cloudformation:ExecuteChangeSet",
+    "cloudformation:SetStackPolicy",
+    "ec2:CreateVpc",
+    "iam:CreateRole",
+    "iam:PassRole",
+    "iot:CreateTopicRule",
+    "iot:CreateTopicRuleDestination",
+    "iot:CreateKeysAndCertificate",
+    "kafka:CreateClusterV2",
+    "kafka:GetBootstrapBrokers",
+    "kafka-cluster:CreateTopic",
+    "kms:CreateKey",
+    "kms:CreateGrant",
+    "s3:CreateBucket",
+    "glue:CreateDatabase",
+    "athena:CreateWorkGroup",
+    "ecr:PutImage",
+    "ecs:CreateService",
+    "emr-serverless:CreateApplication",
+    "states:CreateStateMachine",
+    "scheduler:CreateSchedule",
+    "secretsmanager:CreateSecret",
+];
+
 /// Services whose first use in an account needs a role of theirs; creating a stack often fails where it is not there.
 pub const WITH_ROLES: [&str; 4] = [
     "ecs.amazonaws.com",

@@ -22,6 +22,8 @@ use tokio::sync::OnceCell;
 
 pub mod clients;
 mod credentials;
+pub mod devices;
+pub mod doctor;
 pub mod ec2;
 pub mod iam;
 pub mod image;

@@ -47,7 +47,7 @@ use value::Shown;
 const CONFIGURATION: u8 = 4;
 
 /// Commands that work beside a file that is wrong: shells call them at their start, or they are asked what is wrong.
-const WITHOUT_FILE: [&str; 3] = ["completions", "man", "info"];
+const WITHOUT_FILE: [&str; 4] = ["completions", "man", "info", "doctor"];
 
 /// Show and check the configuration: vitals.toml, the environment and defaults
 ///

@@ -37,6 +37,8 @@ pub mod config;
 pub mod demo;
 pub mod deploy;
 pub mod destroy;
+pub mod devices;
+pub mod doctor;
 pub mod duration;
 pub mod evaluate;
 pub mod force;
@@ -145,6 +147,7 @@ pub enum Command {
     Demo(demo::DemoArgs),
     Up(Box<up::UpArgs>),
     Simulate(Box<simulate::SimulateArgs>),
+    Devices(devices::DevicesArgs),
     Bridge(Box<bridge::BridgeArgs>),
     Ingest(Box<ingest::IngestArgs>),
     Import(import::ImportArgs),
@@ -164,6 +167,7 @@ pub enum Command {
     Template(template::TemplateArgs),
     Image(image::ImageArgs),
     Info(info::InfoArgs),
+    Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -176,6 +180,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(*args).await,
             Command::Simulate(args) => simulate::run(*args).await,
+            Command::Devices(args) => devices::run(args).await,
             Command::Bridge(args) => bridge::run(*args).await,
             Command::Ingest(args) => ingest::run(*args).await,
             Command::Import(args) => import::run(args).await,
@@ -195,6 +200,7 @@ impl Cli {
             Command::Template(args) => template::run(args),
             Command::Image(args) => image::run(args).await,
             Command::Info(args) => info::run(args, origins).await,
+            Command::Doctor(args) => doctor::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),

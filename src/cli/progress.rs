@@ -63,6 +63,13 @@ impl Progress {
         }
     }
 
+    /// Ends it without a word.
+    pub fn clear(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Ends it with what came of it.
     pub fn done(self, words: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();

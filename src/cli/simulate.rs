@@ -12,15 +12,31 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{duration::parse_duration, kafka::KafkaArgs};
+use super::{
+    Exit,
+    duration::parse_duration,
+    kafka::KafkaArgs,
+    target::{self, TargetArgs},
+};
+use crate::aws::devices::folder;
 use crate::log::kafka::TopicAddress;
 use crate::simulate::{
-    Broker, FleetOptions, MAX_BATCH, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY, Progress, PublishError, PublishOptions,
-    Qos, Speed, Summary, Target, Topic, run as publish,
+    Broker, FleetOptions, MAX_BATCH, MAX_DEVICES, MAX_EPISODES_PER_DEVICE_DAY, MAX_IN_FLIGHT, Progress, PublishError,
+    PublishOptions, Qos, Speed, Summary, Target, Tls, Topic, run as publish,
 };
+
+mod identities;
 
 /// What AWS IoT Core takes of one connection; it discards the rest.
 const IOT_CORE_PUBLISHES_PER_S: f64 = 100.0;
+
+/// What AWS IoT Core takes of an account in small regions; 500 in large ones.
+const IOT_CORE_CONNECTS_PER_S: u32 = 100;
+
+/// The broker of `vitals up`.
+fn local_broker() -> Broker {
+    Broker::plain("127.0.0.1", 1883)
+}
 
 /// From this speed on, readings a minute apart are the default.
 const FAST: f64 = 60.0;
@@ -41,6 +57,9 @@ Examples:
 
   # three days as fast as the broker takes them, with the truth beside
   vitals simulate --duration 3d --speed max --labels labels.ndjson --sent sent.ndjson
+
+  # to AWS IoT Core, each device with the certificate that `vitals devices add` made
+  vitals simulate --target aws --devices 100
 
   # into a topic of Kafka, without a broker of MQTT
   vitals simulate --duration 3d --speed max --to kafka://127.0.0.1:9092/vitals
@@ -78,14 +97,35 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// The MQTT broker
-    #[arg(long, value_name = "HOST:PORT", env = "VITALS_BROKER", default_value = "127.0.0.1:1883")]
-    pub broker: Broker,
+    /// The MQTT broker; with TLS, mqtts://HOST:PORT [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "HOST:PORT", env = "VITALS_BROKER")]
+    pub broker: Option<Broker>,
 
     /// A topic instead: kafka://HOST:PORT[,HOST:PORT…]/TOPIC, made where it is not there; acknowledged is what all replicas
     /// have
     #[arg(long, value_name = "TOPIC", conflicts_with_all = ["broker", "qos", "connections"])]
     pub to: Option<TopicAddress>,
+
+    /// The folder of `vitals devices add`: each device publishes to AWS IoT Core with its own certificate, within IoT Core's
+    /// limits [default with --target aws: .vitals-devices]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["broker", "to", "connections"])]
+    pub identities: Option<PathBuf>,
+
+    /// Certificates that the broker's certificate is checked against, PEM [default: the system's]; with mqtts
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "identities"])]
+    pub ca: Option<PathBuf>,
+
+    /// The certificate that every connection shows, PEM; with mqtts
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["to", "identities"])]
+    pub cert: Option<PathBuf>,
+
+    /// The key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// New connections a second [default: 500; 100 with --identities]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connects_per_s: Option<u32>,
 
     /// MQTT's promise for each packet: 0 sent once, 1 sent until acknowledged
     #[arg(long, value_name = "0|1", default_value = "1", value_parser = parse_qos)]
@@ -122,6 +162,9 @@ pub struct SimulateArgs {
     /// How to write the summary
     #[arg(long, value_enum, default_value_t = SimulateOutput::Text)]
     pub output: SimulateOutput,
+
+    #[command(flatten)]
+    pub target: TargetArgs,
 
     #[command(flatten)]
     pub kafka: KafkaArgs,
@@ -196,16 +239,47 @@ impl SimulateArgs {
             qos: self.qos,
             batch,
             connections: self.connections,
+            connects_per_s: self.connects_per_s.unwrap_or(500),
             labels: self.labels.clone(),
             sent: self.sent.clone(),
-            ..PublishOptions::new(fleet, self.broker.clone())
+            ..PublishOptions::new(fleet, self.broker.clone().unwrap_or_else(local_broker))
         }
+    }
+}
+
+impl SimulateArgs {
+    /// The broker that is meant, and as whom devices come to it.
+    fn mqtt(&self) -> anyhow::Result<Target> {
+        // A broker or topic that is named outdoes the target of the configuration.
+        let on_aws = self.target.target == target::Target::Aws && self.to.is_none() && self.broker.is_none();
+        let folder = self.identities.clone().or_else(|| on_aws.then(|| PathBuf::from(folder::DEFAULT)));
+        if let Some(folder) = folder {
+            let stack = on_aws.then_some(self.target.stack.stack.as_str());
+            return identities::things(&folder, self.devices, stack).map(Target::Things);
+        }
+        let mut broker = self.broker.clone().unwrap_or_else(local_broker);
+        match &mut broker.tls {
+            Some(tls) => {
+                *tls = Tls { ca: self.ca.clone(), certificate: self.cert.clone().zip(self.key.clone()) };
+                for path in [&self.ca, &self.cert, &self.key].into_iter().flatten() {
+                    super::check_file(path)?;
+                }
+            }
+            None if self.ca.is_some() || self.cert.is_some() => {
+                return Err(Exit::usage(format!("certificates need TLS: `--broker mqtts://{broker}`")));
+            }
+            None => {}
+        }
+        Ok(Target::Mqtt(broker))
     }
 }
 
 /// Packets a second on one connection of MQTT.
 fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
-    let (Speed::Times(times), Target::Mqtt(_)) = (options.speed, &options.target) else { return None };
+    let Speed::Times(times) = options.speed else { return None };
+    if matches!(options.target, Target::Kafka(_)) {
+        return None;
+    }
     let devices = f64::from(options.fleet.devices);
     let connections = f64::from(options.connections_used());
     let readings_per_s = times * 1000.0 / options.fleet.interval_ms as f64;
@@ -219,15 +293,24 @@ fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
 pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     let mut options = args.options(now_ms);
+    options.target = args.mqtt()?;
+    if let Target::Things(_) = options.target {
+        options.connects_per_s = args.connects_per_s.unwrap_or(IOT_CORE_CONNECTS_PER_S);
+        options.in_flight = MAX_IN_FLIGHT;
+    }
     if let Some(address) = args.to.clone() {
         let (settings, new) = (args.kafka.settings(&address.brokers).await?, args.kafka.new_topic());
         options.target = Topic { address, settings, new }.into();
         options.patience = KafkaArgs::PATIENCE;
     }
     if let Some(rate) = publishes_per_s(&options).filter(|rate| *rate > IOT_CORE_PUBLISHES_PER_S) {
+        let what = match options.target {
+            Target::Things(_) => "no more are sent, so the run takes longer",
+            _ => "it discards the rest",
+        };
         eprintln!(
-            "warning: {rate:.0} packets a second on one connection: AWS IoT Core takes {IOT_CORE_PUBLISHES_PER_S} and \
-             discards the rest; a larger --batch makes fewer packets"
+            "warning: {rate:.0} packets a second on one connection: AWS IoT Core takes {IOT_CORE_PUBLISHES_PER_S}, and \
+             {what}; a larger --batch makes fewer packets"
         );
     }
     options.stop = Some(stop_on_ctrl_c());

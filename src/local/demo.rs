@@ -53,7 +53,7 @@ pub async fn publish(
 ) -> anyhow::Result<(Summary, Ingested)> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let pipeline = Pipeline::start(Through::Spool(folder), store.clone(), anywhere, WINDOW).await?;
-    let broker = simulate::Broker { host: pipeline.broker().ip().to_string(), port: pipeline.broker().port() };
+    let broker = simulate::Broker::plain(pipeline.broker().ip().to_string(), pipeline.broker().port());
     let mut options = PublishOptions::new(fleet.clone(), broker);
     options.stop = Some(stop);
     let published = tokio::select! {

@@ -11,18 +11,23 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Request};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Request,
+    TlsConfiguration, Transport,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::book::{Book, Packets};
+use super::dial::Dial;
 use super::fleet::device_id;
-use super::options::{Broker, TOPIC};
 use super::payload::payload;
 use super::publish::Shared;
 use super::sent::SentPacket;
 use crate::reading::MAX_PACKET_BYTES;
 
+/// How long a connection may be silent. AWS IoT Core takes up to 1200 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 /// How long an interrupted run waits for answers that are under way.
@@ -34,38 +39,31 @@ pub(super) struct Link {
     events: EventLoop,
 }
 
-/// What a connection is made of.
-#[derive(Clone)]
-pub(super) struct Dial {
-    pub(super) broker: Broker,
-    pub(super) client_id: String,
-    pub(super) in_flight: u16,
+/// A client that has not connected yet.
+fn client(dial: &Dial) -> Link {
+    let mut options = MqttOptions::new(&dial.client_id, &dial.broker.host, dial.broker.port);
+    options.set_keep_alive(KEEP_ALIVE).set_clean_session(true).set_inflight(dial.in_flight);
+    options.set_max_packet_size(16 * 1024, 2 * MAX_PACKET_BYTES);
+    if let Some(tls) = &dial.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+    }
+    let (client, mut events) = AsyncClient::new(options, usize::from(dial.in_flight));
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(5);
+    events.set_network_options(network);
+    Link { client, events }
 }
 
-impl Dial {
-    /// A client that has not connected yet.
-    pub(super) fn client(&self) -> Link {
-        let mut options = MqttOptions::new(&self.client_id, &self.broker.host, self.broker.port);
-        options.set_keep_alive(Duration::from_secs(30)).set_clean_session(true).set_inflight(self.in_flight);
-        options.set_max_packet_size(16 * 1024, 2 * MAX_PACKET_BYTES);
-        let (client, mut events) = AsyncClient::new(options, usize::from(self.in_flight));
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(5);
-        events.set_network_options(network);
-        Link { client, events }
-    }
-
-    /// Connect once.
-    ///
-    /// # Errors
-    /// When the broker can't be reached or refuses.
-    pub(super) async fn connect(&self) -> Result<Link, ConnectionError> {
-        let mut link = self.client();
-        // The first thing that a new client reports is the broker's answer to its connect.
-        link.events.poll().await?;
-        Ok(link)
-    }
+/// Connect once.
+///
+/// # Errors
+/// When the broker can't be reached or refuses.
+pub(super) async fn connect(dial: &Dial) -> Result<Link, ConnectionError> {
+    let mut link = client(dial);
+    // The first thing that a new client reports is the broker's answer to its connect.
+    link.events.poll().await?;
+    Ok(link)
 }
 
 /// Publish `packets` over one connection, from `link` where there is one already. Ends when all is published and
@@ -79,13 +77,15 @@ pub(super) async fn drive(
     jitter: Pcg64Mcg,
 ) {
     let connected = link.is_some();
-    let Link { client, mut events } = link.unwrap_or_else(|| dial.client());
+    let Link { client, mut events } = link.unwrap_or_else(|| client(&dial));
     let book = Book::new(shared.clone(), sent.is_some());
     let mut line = Line {
         book,
         window: usize::from(dial.in_flight),
         packets: packets.peekable(),
         client,
+        dial,
+        not_before: Instant::now(),
         sent,
         stop: shared.halted(),
         stopping: None,
@@ -107,6 +107,9 @@ struct Line {
     window: usize,
     packets: std::iter::Peekable<Packets>,
     client: AsyncClient,
+    dial: Dial,
+    /// When the broker takes the next packet of this connection.
+    not_before: Instant,
     sent: Option<mpsc::Sender<SentPacket>>,
     stop: watch::Receiver<bool>,
     /// When the run was interrupted.
@@ -190,16 +193,20 @@ impl Line {
             return None;
         }
         let shared = &self.shared;
-        self.packets.peek().map(|batch| shared.pace.due(batch.due_ms()))
+        self.packets.peek().map(|batch| shared.pace.due(batch.due_ms()).max(self.not_before))
     }
 
     fn send(&mut self) {
         let Some(batch) = self.packets.next() else { return };
         let id = device_id(batch.device);
         let json = payload(&id, &batch.readings);
+        let bytes = json.len();
         // The client's channel holds `window` packets and no more are under way, so it has room.
-        match self.client.try_publish(format!("{TOPIC}/{id}"), self.shared.qos.mqtt(), false, json) {
-            Ok(()) => self.book.hand_over(batch),
+        match self.client.try_publish(format!("{}/{id}", self.dial.topic), self.shared.qos.mqtt(), false, json) {
+            Ok(()) => {
+                self.book.hand_over(batch);
+                self.not_before = Instant::now() + self.dial.gap(bytes);
+            }
             Err(error) => self.shared.failed(&error),
         }
     }

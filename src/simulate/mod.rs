@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! chance ┬─ body ────┬─ fleet ─┬─ book ┬ connection ── MQTT broker      publish: runs and paces all connections
-//!        └─ episode ─┘         │       ├ kafka ─────── Kafka
+//!        └─ episode ─┘         │       │   └ dial (to whom, as whom, with which certificate)
+//!                              │       ├ kafka ─────── Kafka
 //!                              │       ├ payload
 //!                              │       └ sent (a file of what went out and was acknowledged)
 //!                              └─ labels (a file of what was done to the readings)
@@ -16,6 +17,7 @@ mod body;
 mod book;
 mod chance;
 mod connection;
+mod dial;
 mod episode;
 mod fleet;
 mod kafka;
@@ -30,6 +32,8 @@ mod tests;
 pub use episode::{EpisodeKind, MAX_EPISODES_PER_DEVICE_DAY};
 pub use fleet::{Fleet, FleetError, FleetOptions, MAX_DEVICES, device_id};
 pub use labels::{Label, device_labels, labels, write_labels};
-pub use options::{Broker, MAX_BATCH, MAX_IN_FLIGHT, PublishError, PublishOptions, Qos, Speed, TOPIC, Target, Topic};
+pub use options::{
+    Broker, MAX_BATCH, MAX_IN_FLIGHT, PublishError, PublishOptions, Qos, Speed, TOPIC, Target, Things, Tls, Topic,
+};
 pub use payload::payload;
 pub use publish::{Progress, Summary, run};

@@ -20,30 +20,54 @@ pub const MAX_BATCH: u32 = 500;
 /// The most unacknowledged packets of one connection. AWS IoT Core's limit is the same.
 pub const MAX_IN_FLIGHT: u16 = 100;
 
-/// The port of MQTT without encryption.
+/// The ports of MQTT without encryption, and with it.
 const MQTT_PORT: u16 = 1883;
+pub(super) const MQTTS_PORT: u16 = 8883;
 
 /// Where a broker listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     pub host: String,
     pub port: u16,
+    /// How it is trusted and what it is shown, where connections are encrypted.
+    pub tls: Option<Tls>,
+}
+
+/// What TLS needs to know; all files are PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities that may have signed the broker's certificate; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The certificate that every connection shows, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl Broker {
+    /// A broker without encryption.
+    pub fn plain(host: impl Into<String>, port: u16) -> Broker {
+        Broker { host: host.into(), port, tls: None }
+    }
 }
 
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        let scheme = if self.tls.is_some() { "mqtts://" } else { "" };
+        write!(f, "{scheme}{}:{}", self.host, self.port)
     }
 }
 
 impl FromStr for Broker {
     type Err = String;
 
-    /// `host`, `host:port` or `mqtt://host:port`; an IPv6 address stands in brackets.
+    /// `host`, `host:port`, `mqtt://host:port` or, with TLS, `mqtts://host:port`; an IPv6 address stands in brackets.
     fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.strip_prefix("mqtt://").unwrap_or(text).trim_end_matches('/');
+        let (encrypted, address) = match text.strip_prefix("mqtts://") {
+            Some(address) => (true, address),
+            None => (false, text.strip_prefix("mqtt://").unwrap_or(text)),
+        };
+        let address = address.trim_end_matches('/');
         if address.contains("://") {
-            return Err("only mqtt:// is supported here, without TLS".into());
+            return Err("only mqtt:// and mqtts:// are supported here".into());
         }
         let after_host = if address.starts_with('[') { address.find(']').map_or(0, |end| end + 1) } else { 0 };
         let (host, port) = match address[after_host..].rfind(':') {
@@ -55,11 +79,23 @@ impl FromStr for Broker {
             return Err("expected HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883".into());
         }
         let port = match port {
+            "" if encrypted => MQTTS_PORT,
             "" => MQTT_PORT,
             number => number.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{number}` is no port"))?,
         };
-        Ok(Broker { host: host.into(), port })
+        Ok(Broker { host: host.into(), port, tls: encrypted.then(Tls::default) })
     }
+}
+
+/// Devices with a certificate each, as `vitals devices add` makes them, and where they publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Things {
+    /// AWS IoT Core, or a broker like it.
+    pub broker: Broker,
+    /// The rule that takes packets without a broker between: they go to `$aws/rules/<rule>/iot/device/<id>`.
+    pub rule: String,
+    /// Certificate and key of each device, in the fleet's order.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A topic of Kafka that packets go into without a broker of MQTT.
@@ -75,12 +111,20 @@ pub struct Topic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Mqtt(Broker),
+    /// With the identities of the devices, and within the limits of AWS IoT Core.
+    Things(Things),
     Kafka(Topic),
 }
 
 impl From<Broker> for Target {
     fn from(broker: Broker) -> Target {
         Target::Mqtt(broker)
+    }
+}
+
+impl From<Things> for Target {
+    fn from(things: Things) -> Target {
+        Target::Things(things)
     }
 }
 
@@ -180,15 +224,28 @@ impl PublishOptions {
         if !(1..=MAX_IN_FLIGHT).contains(&self.in_flight) {
             return wrong(format!("1 to {MAX_IN_FLIGHT} packets may be in flight, not {}", self.in_flight));
         }
+        if let Target::Things(things) = &self.target
+            && (things.certificates.len() as u64) < u64::from(self.fleet.devices)
+        {
+            return wrong(format!(
+                "{} devices have only {} certificates",
+                self.fleet.devices,
+                things.certificates.len()
+            ));
+        }
         if self.connects_per_s == 0 || self.connections == Some(0) {
             return wrong("connections, and connections a second, must be 1 or more".into());
         }
         Ok(())
     }
 
-    /// How many connections there will be. To Kafka there is one producer.
+    /// How many connections there will be. To Kafka there is one producer; who has a certificate has a connection.
     pub fn connections_used(&self) -> u32 {
-        let connections = if matches!(self.target, Target::Kafka(_)) { Some(1) } else { self.connections };
+        let connections = match self.target {
+            Target::Mqtt(_) => self.connections,
+            Target::Things(_) => None,
+            Target::Kafka(_) => Some(1),
+        };
         connections.unwrap_or(self.fleet.devices).min(self.fleet.devices)
     }
 }
@@ -206,6 +263,10 @@ pub enum PublishError {
     NoBroker { broker: Broker, reason: String },
     #[error("the MQTT broker at {broker} refused the connection: {reason}")]
     Refused { broker: Broker, reason: String },
+    #[error("no connection to {broker}: {reason}\nhint: {hint}")]
+    Encrypted { broker: Broker, reason: String, hint: String },
+    #[error("`{path}`: {reason}")]
+    Pem { path: String, reason: String },
     #[error(
         "{connections} connections need more open files than the {limit} that this shell allows: run `ulimit -n {needed}` \
          first, or let devices share connections with `--connections`"
@@ -223,13 +284,16 @@ mod tests {
 
     #[test]
     fn brokers_are_read_from_addresses() {
-        let broker = |host: &str, port| Ok(Broker { host: host.into(), port });
+        let broker = |host: &str, port| Ok(Broker::plain(host, port));
         assert_eq!("127.0.0.1:1884".parse(), broker("127.0.0.1", 1884));
         assert_eq!("mqtt://ward.example/".parse(), broker("ward.example", 1883));
         assert_eq!("localhost".parse(), broker("localhost", 1883));
         assert_eq!("[::1]:99".parse(), broker("[::1]", 99));
         assert_eq!("[::1]".parse(), broker("[::1]", 1883));
-        for bad in ["", ":1883", "a:b", "a:0", "a:70000", "::1", "mqtts://a", "a b", "user@host", "[::1"] {
+        let encrypted = "mqtts://ward.example".parse::<Broker>().unwrap();
+        assert_eq!((encrypted.port, encrypted.tls.is_some()), (8883, true));
+        assert_eq!(encrypted.to_string().parse(), Ok(encrypted));
+        for bad in ["", ":1883", "a:b", "a:0", "a:70000", "::1", "https://a", "a b", "user@host", "[::1"] {
             assert!(bad.parse::<Broker>().is_err(), "{bad}");
         }
     }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rumqttc::ConnectionError;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,10 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::book::Packets;
 use super::chance::Key;
-use super::connection::{Dial, Link, drive};
-use super::fleet::{Fleet, FleetOptions, device_id};
+use super::connection::{Link, connect, drive};
+use super::dial::{Dial, Dialer};
+use super::fleet::{Fleet, FleetOptions};
 use super::labels::{device_labels, write_labels};
-use super::options::{Broker, PublishError, PublishOptions, Qos, Speed, Target};
+use super::options::{PublishError, PublishOptions, Qos, Speed, Target};
 use super::{kafka, sent};
 use crate::log::kafka::Sink;
 
@@ -216,10 +216,8 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
     options.check()?;
     let connections = options.connections_used();
     let start = match &options.target {
-        Target::Mqtt(broker) => {
-            check_open_files(connections)?;
-            Start::Mqtt(broker.clone(), Box::new(first_link(&options, broker).await?))
-        }
+        Target::Mqtt(broker) => begin(&Dialer::to_broker(broker, &options)?, connections).await?,
+        Target::Things(things) => begin(&Dialer::of_things(things, &options)?, connections).await?,
         Target::Kafka(topic) => Start::Kafka(kafka::open(topic, options.patience).await.map_err(PublishError::Kafka)?),
     };
 
@@ -238,12 +236,11 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
     let shared = share(&options);
     let mut tasks = JoinSet::new();
     match start {
-        Start::Mqtt(broker, first) => {
+        Start::Mqtt(dials, first) => {
             let mut first = Some(*first);
-            for connection in 0..connections {
+            for (connection, dial) in (0..connections).zip(dials) {
                 let packets = packets(&options, connection, connections)?;
                 let jitter = Key::new(options.fleet.seed).part(u64::MAX).rng(i64::from(connection));
-                let dial = dial(&options, &broker, connection);
                 tasks.spawn(drive(shared.clone(), dial, first.take(), packets, sent.clone(), jitter));
             }
         }
@@ -295,8 +292,8 @@ pub async fn run(options: PublishOptions, mut progress: impl FnMut(&Progress) + 
 
 /// What a run begins with.
 enum Start {
-    /// A broker, and the first connection to it.
-    Mqtt(Broker, Box<Link>),
+    /// All connections to a broker, and the first one made.
+    Mqtt(Vec<Dial>, Box<Link>),
     Kafka(Sink),
 }
 
@@ -359,20 +356,13 @@ pub(super) fn share(options: &PublishOptions) -> Arc<Shared> {
     })
 }
 
-fn dial(options: &PublishOptions, broker: &Broker, connection: u32) -> Dial {
-    let own = options.connections_used() == options.fleet.devices;
-    let client_id = if own { device_id(connection) } else { format!("gateway_{}", connection + 1) };
-    Dial { broker: broker.clone(), client_id, in_flight: options.in_flight }
-}
-
-/// The first connection, made before anything else: a broker that is not there is an error, not something to wait for.
-async fn first_link(options: &PublishOptions, broker: &Broker) -> Result<Link, PublishError> {
-    let broker = broker.clone();
-    dial(options, &broker, 0).connect().await.map_err(|error| match error {
-        ConnectionError::ConnectionRefused(code) => PublishError::Refused { broker, reason: format!("{code:?}") },
-        ConnectionError::Io(error) => PublishError::NoBroker { broker, reason: error.to_string() },
-        other => PublishError::NoBroker { broker, reason: other.to_string().to_lowercase() },
-    })
+/// All connections to a broker, the first of them made before anything else: a broker that is not there is an error, not
+/// something to wait for.
+async fn begin(dialer: &Dialer, connections: u32) -> Result<Start, PublishError> {
+    check_open_files(connections)?;
+    let first = connect(&dialer.dial(0)?).await.map_err(|error| dialer.refused(&error))?;
+    let dials: Result<Vec<Dial>, PublishError> = (0..connections).map(|one| dialer.dial(one)).collect();
+    Ok(Start::Mqtt(dials?, Box::new(first)))
 }
 
 /// A connection is an open file, and a shell often allows 1,024 of them.
@@ -433,7 +423,7 @@ mod tests {
         // A port that was free a moment ago.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let fleet = super::super::fleet::tests::options(2, 1);
-        let broker = Broker { host: "127.0.0.1".into(), port };
+        let broker = crate::simulate::Broker::plain("127.0.0.1", port);
         let error = run(PublishOptions::new(fleet, broker.clone()), |_| {}).await.unwrap_err().to_string();
         assert!(error.contains(&broker.to_string()) && error.contains("`vitals up`"), "{error}");
     }

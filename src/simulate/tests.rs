@@ -42,7 +42,7 @@ struct StubBroker {
 impl StubBroker {
     async fn start(manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let broker = Broker { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let broker = Broker::plain("127.0.0.1", listener.local_addr().unwrap().port());
         let (taken, goodbyes) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let (all, bye) = (taken.clone(), goodbyes.clone());
         tokio::spawn(async move {

@@ -258,7 +258,7 @@ fn a_wrong_file_stops_everything_but_help_and_what_needs_none() {
         let refused = parse_line(line, &path).unwrap_err();
         assert!(matches!(&refused, Refused::Usage(error) if error.exit_code() == 0), "{line}");
     }
-    for line in ["completions bash", "man", "info"] {
+    for line in ["completions bash", "man", "info", "doctor"] {
         let (_, origins) = parse_line(line, &path).unwrap();
         assert!(origins.problem.is_some_and(|problem| problem.contains("`lak`")), "{line}");
     }

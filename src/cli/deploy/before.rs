@@ -10,32 +10,6 @@ use crate::aws::{
     stack::{Described, Stack, Standing, Template, change::Wanted},
 };
 
-/// What whoever deploys must be allowed to do, one action for each service that the stack is made of.
-pub const NEEDED: [&str; 22] = [
-    "cloudformation:CreateChangeSet",
-    "cloudformation:ExecuteChangeSet",
-    "cloudformation:SetStackPolicy",
-    "ec2:CreateVpc",
-    "iam:CreateRole",
-    "iam:PassRole",
-    "iot:CreateTopicRule",
-    "iot:CreateTopicRuleDestination",
-    "kafka:CreateClusterV2",
-    "kafka:GetBootstrapBrokers",
-    "kafka-cluster:CreateTopic",
-    "kms:CreateKey",
-    "kms:CreateGrant",
-    "s3:CreateBucket",
-    "glue:CreateDatabase",
-    "athena:CreateWorkGroup",
-    "ecr:PutImage",
-    "ecs:CreateService",
-    "emr-serverless:CreateApplication",
-    "states:CreateStateMachine",
-    "scheduler:CreateSchedule",
-    "secretsmanager:CreateSecret",
-];
-
 /// Says who deploys what where, and finds what would fail half an hour later.
 ///
 /// # Errors
@@ -46,7 +20,7 @@ pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>)
     let (account, arn) = (who.account().unwrap_or("?"), who.arn().unwrap_or("?"));
     let state = held.map_or("new".to_owned(), |held| held.status.as_str().to_owned());
     tell(&format!("stack {} ({state}) in {}, account {account}, as {arn}", stack.name, access.region()));
-    match iam::denied(access, arn, &NEEDED).await {
+    match iam::denied(access, arn, &iam::TO_DEPLOY).await {
         Ok(Some(denied)) if !denied.is_empty() => anyhow::bail!(
             "{arn} may not do what the stack needs: {}\nhint: an administrator gives these permissions, or deploys",
             denied.join(", ")

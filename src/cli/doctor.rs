@@ -1,0 +1,135 @@
+//! `vitals doctor`: whether this machine, and AWS from here, have what commands need.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{
+    LakeArgs,
+    config::Origins,
+    say,
+    target::{Target, TargetArgs},
+};
+use crate::aws::{
+    doctor::{Check, Verdict, examine},
+    iam,
+    stack::Template,
+};
+
+mod local;
+
+/// Look for what would go wrong: on this machine, and in AWS
+///
+/// Examples:
+///
+///   vitals doctor
+///
+///   # without a question to AWS
+///   vitals doctor --local
+///
+///   # for a script
+///   vitals doctor --output json
+///
+/// Nothing is changed anywhere. Each finding is `ok`, `warn` (something may not work, or could not be looked at) or `fail`
+/// (it won't), with what to do; one `fail` ends with 1. Without credentials AWS is a warning, or with `--target aws` a
+/// failure.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Only this machine
+    #[arg(long)]
+    local: bool,
+
+    /// How it is written
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    schema_version: u32,
+    /// The worst of the verdicts.
+    verdict: Verdict,
+    machine: &'a [Check],
+    aws: &'a [Check],
+}
+
+/// Runs the command.
+pub async fn run(args: DoctorArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
+    let machine = local::examine(&args.lake.lake, origins).await;
+    let is_meant = args.target.target == Target::Aws;
+    let aws = if args.local {
+        Vec::new()
+    } else {
+        examine(
+            args.target.stack.region.as_deref(),
+            &args.target.stack.stack,
+            is_meant,
+            &iam::TO_DEPLOY,
+            &kafka_version()?,
+        )
+        .await
+    };
+    let verdict = machine.iter().chain(&aws).map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    say(&match args.output {
+        Output::Text => text(&machine, &aws),
+        Output::Json => {
+            serde_json::to_string_pretty(&Answer { schema_version: 1, verdict, machine: &machine, aws: &aws })?
+        }
+    })?;
+    Ok(if verdict == Verdict::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn text(machine: &[Check], aws: &[Check]) -> String {
+    let mut lines = Vec::new();
+    for (title, checks) in [("this machine", machine), ("AWS", aws)] {
+        if checks.is_empty() {
+            continue;
+        }
+        lines.push(title.to_owned());
+        for check in checks {
+            let mark = match check.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "FAIL",
+            };
+            lines.push(format!("  {mark:<4}  {:<12} {}", check.name, check.found.replace('\n', "; ")));
+            lines.extend(check.todo.iter().map(|todo| format!("        {:<12} → {todo}", "")));
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_stands_below_what_was_found() {
+        let machine = [Check::ok("broker", "free"), Check::fail("disk", "full", "make room")];
+        let shown =
+            "this machine\n  ok    broker       free\n  FAIL  disk         full\n                     → make room";
+        assert_eq!(text(&machine, &[]), shown);
+    }
+}
+
+/// The version of Kafka that a new stack gets.
+fn kafka_version() -> anyhow::Result<String> {
+    let parameters = Template::embedded()?.parameters();
+    let version = parameters.into_iter().find(|parameter| parameter.name == "KafkaVersion");
+    Ok(version.and_then(|version| version.default).unwrap_or_default())
+}
