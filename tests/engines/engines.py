@@ -18,6 +18,7 @@ import s3
 from install import Missing, cache, folder_once, from_debian, importable, python_packages, run  # noqa: F401
 
 PAHO = "paho-mqtt==2.1.0"
+PROMETHEUS = "prometheus-client==0.23.1"
 PLAYWRIGHT = "playwright-core@1.56.1"
 
 
@@ -32,6 +33,11 @@ class Engine:
 def install_paho() -> Path:
     """Puts paho on this process's path, from an environment of its own."""
     return importable(python_packages(PAHO))
+
+
+def install_prometheus() -> Path:
+    """Lets this process import `prometheus_client`, whose parser is Prometheus's own in Python."""
+    return importable(python_packages(PROMETHEUS))
 
 
 def install_browser() -> dict:
@@ -85,6 +91,7 @@ ENGINES = {
     "kafka": Engine(kafka.install, kafka.start),
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),
+    "prometheus": Engine(install_prometheus),
 }
 
 _installed: dict = {}
