@@ -14,7 +14,7 @@ use crate::{
     score::{
         ScoreOptions,
         follow::Share,
-        load_model,
+        is_unordered, load_model,
         lock::{LockError, ScorerLock},
         score_lake,
     },
@@ -54,8 +54,12 @@ async fn score_first(lake: &LakeArgs, store: &Store) -> anyhow::Result<()> {
         Ok(_lock) => {
             let model = load_model(store, state.model()).await?;
             let mut progress = Progress::spinner("score");
-            let scored = score_lake(store, &model, ScoreOptions::default(), telling(&mut progress)).await?;
-            progress.done(&report(&scored));
+            match score_lake(store, &model, ScoreOptions::default(), telling(&mut progress)).await {
+                Ok(scored) => progress.done(&report(&scored)),
+                // Closing days is what helps then.
+                Err(e) if is_unordered(&e) => eprintln!("warning: {}", super::in_words(&e)),
+                Err(e) => return Err(e),
+            }
             Ok(())
         }
         Err(LockError::Held { .. }) => Ok(()),

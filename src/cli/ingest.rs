@@ -21,7 +21,7 @@ use crate::{
     lake::Store,
     local::{
         pipeline::{self, describe},
-        stages::Scoring,
+        stages::{LAST_VERDICTS, Scoring},
         subscriber::{self, Subscription, Upstream},
     },
     log::{
@@ -195,9 +195,6 @@ fn few_arenas() {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
-
-/// How long verdicts are still given once the worker was told to end; the next start gives the rest.
-const LAST_VERDICTS: Duration = Duration::from_secs(2);
 
 /// The part of the memory that is for fetched records. librdkafka keeps about twice as much beside each of our short ones
 /// as they are long, so their bytes may be a third of that.

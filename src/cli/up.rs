@@ -174,7 +174,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     tell("storing what is buffered …");
     let (stats, log) = (pipeline.stats(), pipeline.log());
     let stored = pipeline.stop().await;
-    let judged = running.stop().await;
+    let judged = running.stop(stages::LAST_VERDICTS).await;
     stop_report.send_replace(true);
     if let Some((_, server)) = report {
         server.await.context("the report's server ended badly")?;

@@ -19,29 +19,21 @@ use tokio::{
 };
 
 use super::{
+    bad,
     core::{Action, Event, Head, Link, Partition},
     slice::Slice,
     standing::{PartitionStanding, Standing},
     writing::{Moment, Outcome, Patience, Start, Writers, Written},
 };
-pub use super::{standing::Ingested, writing::LAST_TRIES};
+pub use super::{bad::OnBad, standing::Ingested, writing::LAST_TRIES};
 use crate::{
     lake::{
         Store,
         landing::{Footer, Kind, Put},
     },
     log::{LogEvent, Record, Records, Source},
-    reading::{Reason, packet::Parser},
+    reading::packet::Parser,
 };
-
-/// What is done with a record that can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnBad {
-    /// It becomes a dead letter.
-    Keep,
-    /// The worker stops before it.
-    Fail,
-}
 
 /// How a worker cuts slices.
 #[derive(Debug, Clone)]
@@ -283,7 +275,7 @@ impl<S: Source> Worker<S> {
             let Some(held) = self.held.get_mut(&record.partition) else { continue };
             // Before it is taken: what is taken must be written.
             if self.options.on_bad == OnBad::Fail && held.core.wants(record.offset) {
-                refuse_bad(&mut self.parser, record)?;
+                bad::refuse(&mut self.parser, record)?;
             }
             if !held.core.takes(record.offset) {
                 continue;
@@ -363,7 +355,7 @@ impl<S: Source> Worker<S> {
             Report::Started(start) => {
                 let Start { head, bounds, head_stamped_ms } = start?;
                 held.seen = Moment::now();
-                held.last = head.as_ref().and_then(last_of);
+                held.last = head.as_ref().and_then(Footer::last);
                 let stamped = held.last.map(|(offset, _, stamped_ms)| (offset, stamped_ms));
                 self.happened(partition, Event::Head(head.map(|h| Head { next: h.next, last: stamped }))).await?;
                 self.happened(partition, Event::Log { start: bounds.start, end: bounds.end, head_stamped_ms }).await
@@ -386,7 +378,7 @@ impl<S: Source> Worker<S> {
             Outcome::Put(Put::Taken(there)) => {
                 // What comes next is read again, and arrives no later than it did the first time.
                 if let Some(held) = self.held.get_mut(&partition) {
-                    held.last = last_of(&there);
+                    held.last = there.last();
                 }
                 Event::Taken { next: there.next }
             }
@@ -503,27 +495,5 @@ impl<S: Source> Worker<S> {
         let partitions = self.held.iter().map(|(&partition, held)| (partition, standing(held))).collect();
         let (gathering, writing) = (self.gathering as u64, self.writers.bytes() as u64);
         self.standing.send_replace(Standing { at: self.told, partitions, gathering, writing });
-    }
-}
-
-/// The last record of a link: its offset, when it arrived, what the log says of that.
-fn last_of(link: &Footer) -> Option<(i64, i64, i64)> {
-    Some((link.last_offset?, link.last_arrived_ms?, link.last_stamped_ms?))
-}
-
-/// The error of a record that is, or holds, no reading.
-fn refuse_bad(parser: &mut Parser, record: Record<'_>) -> anyhow::Result<()> {
-    let bad: Option<Reason> = match parser.parse(record.device, record.payload, record.arrived_ms) {
-        Ok(packet) => packet.items().find_map(|item| item.outcome.err()),
-        Err(reason) => Some(reason),
-    };
-    match bad {
-        None => Ok(()),
-        Some(reason) => bail!(
-            "record {} of partition {} can't be read: {reason}; everything before it is stored, and `--on-bad keep` \
-             stores it as a dead letter",
-            record.offset,
-            record.partition
-        ),
     }
 }

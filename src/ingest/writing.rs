@@ -4,6 +4,7 @@
 //! them take together is counted in [`Writers::bytes`].
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -25,6 +26,9 @@ use crate::{
 
 /// The first and the longest pause between tries of what fails.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How long the store or the log may take to answer before that is told. A store on S3 tries again by itself, silently.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// How long a failing store is tried once the worker is to end.
 pub const LAST_TRIES: Duration = Duration::from_secs(5);
@@ -133,15 +137,17 @@ impl Writers {
     }
 
     async fn place(&self, lookup: &dyn Lookup, chain: &str, partition: i32) -> anyhow::Result<Start> {
-        let head = tried(&self.patience, || async { again(landing::head(&self.store, chain, partition).await) });
+        let head =
+            tried(&self.patience, "the store", || async { again(landing::head(&self.store, chain, partition).await) });
         let head = head.await.with_context(|| format!("looking for the end of `{chain}` partition {partition}"))?;
         let asked = || format!("asking the log about partition {partition}");
-        let bounds = tried(&self.patience, || async { Ok(lookup.bounds(partition).await) });
+        let bounds = tried(&self.patience, "the log", || async { Ok(lookup.bounds(partition).await) });
         let bounds = bounds.await.with_context(asked)?;
         let last = head.as_ref().and_then(|head| head.last_offset).filter(|&offset| offset >= bounds.start);
         let head_stamped_ms = match last {
             Some(offset) if offset < bounds.end => {
-                let asking = tried(&self.patience, || async { Ok(lookup.stamped_at(partition, offset).await) });
+                let asking =
+                    tried(&self.patience, "the log", || async { Ok(lookup.stamped_at(partition, offset).await) });
                 asking.await.with_context(asked)?
             }
             _ => None,
@@ -174,7 +180,7 @@ impl Writers {
         };
         held.set(file.len());
         let _permit = self.uploads.acquire().await;
-        let put = tried(&self.patience, || async {
+        let put = tried(&self.patience, "the store", || async {
             if seen.elapsed() >= self.patience.fresh {
                 return Ok(Ok(Outcome::Stale));
             }
@@ -218,8 +224,8 @@ fn again<T>(said: Result<T, StoreError>) -> anyhow::Result<anyhow::Result<T>> {
     }
 }
 
-/// Does something until it succeeds, fails for good (the outer error), or patience ends.
-async fn tried<T, F>(patience: &Patience, doing: impl Fn() -> F) -> anyhow::Result<T>
+/// Does something with the store or the log (`whom`) until it succeeds, fails for good (the outer error), or patience ends.
+async fn tried<T, F>(patience: &Patience, whom: &str, doing: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<anyhow::Result<T>>>,
 {
@@ -227,7 +233,7 @@ where
     let mut hurried: Option<Instant> = None;
     let mut hurry = patience.hurry.clone();
     loop {
-        let failed = match doing().await? {
+        let failed = match told_if_slow(whom, doing()).await? {
             Ok(done) => return Ok(done),
             Err(e) => e,
         };
@@ -241,5 +247,42 @@ where
             Ok(_) = hurry.wait_for(|hurry| *hurry), if hurried.is_none() => hurried = Some(Instant::now()),
         }
         pause = if hurried.is_some() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+    }
+}
+
+/// Waits for an answer, and says so where it takes long.
+async fn told_if_slow<T>(whom: &str, doing: impl Future<Output = T>) -> T {
+    let mut doing = pin!(doing);
+    match tokio::time::timeout(SLOW, &mut doing).await {
+        Ok(done) => done,
+        Err(_) => {
+            tracing::warn!("{whom} has not answered for {} s; trying on", SLOW.as_secs());
+            doing.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::lake::{landing::Kind, layout};
+
+    #[tokio::test]
+    async fn a_slice_that_waited_too_long_for_its_turn_is_not_written() {
+        let store = Store::memory();
+        let fresh = Duration::from_millis(50);
+        let writers = Writers::new(store.clone(), Patience { limit: None, hurry: watch::channel(false).1, fresh });
+        let all = u32::try_from(writers.encoders.available_permits()).unwrap();
+        let others = Arc::clone(&writers.encoders).acquire_many_owned(all).await.unwrap();
+        let (done, written) = oneshot::channel();
+        let footer = Footer::empty(Kind::Slice, "chain", 0, 0, 1, "writer");
+        let _task = writers.put(Slice::new("chain", 0), footer, |written| drop(done.send(written.outcome)));
+        tokio::time::sleep(fresh * 2).await;
+        drop(others);
+        let outcome = written.await.unwrap().unwrap();
+        assert!(matches!(outcome, Outcome::Stale), "{outcome:?}");
+        assert_eq!(landing::list(&store, &layout::LANDING.into()).await.unwrap(), []);
     }
 }

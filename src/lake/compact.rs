@@ -82,8 +82,15 @@ struct Piece {
     chain: String,
     partition: i32,
     files: Vec<(SliceFile, Footer, Option<i64>)>,
-    /// How far the model in force has scored, where scoring is on.
+    /// How far the model in force has scored, or can't, where scoring is on.
     scored_to: Option<i64>,
+}
+
+/// How far a partition may be closed that is scored up to `scored_to`. Records without a key, which have no order among
+/// several partitions, hold no day up: they get their verdicts when it is closed.
+fn may_close_to(scored_to: i64, files: &[(SliceFile, Footer, Option<i64>)]) -> i64 {
+    let pass = |to, footer: &Footer| if footer.first <= to && footer.lacks_order() { to.max(footer.next) } else { to };
+    files.iter().fold(scored_to, |to, (_, footer, _)| pass(to, footer))
 }
 
 /// Every partition that has anything at or above its cut.
@@ -109,7 +116,8 @@ async fn pieces(store: &Store, view: &View) -> Result<Vec<Piece>, StoreError> {
                 Some(file) => landing::footer(store, &file.key).await?.next,
                 None => 0,
             };
-            piece.scored_to = Some(to);
+            let cut = view.state.cut(&piece.chain, piece.partition);
+            piece.scored_to = Some(may_close_to(to.max(cut.offset), &piece.files));
         }
     }
     Ok(pieces.into_values().collect())

@@ -54,6 +54,13 @@ struct Found {
     days: Vec<Path>,
 }
 
+impl Found {
+    /// The number of the last epoch, 0 where there is none.
+    fn last(&self) -> u64 {
+        self.epochs.keys().last().copied().unwrap_or(0)
+    }
+}
+
 async fn look(store: &Store, model: &str) -> Result<Found, StoreError> {
     let mut found = Found::default();
     for entry in store.list(&layout::devices_folder(model)).await? {
@@ -88,15 +95,25 @@ impl Epoch {
         Ok(None)
     }
 
-    /// Begins an epoch after all that there are; earlier ones and their checkpoints are deleted.
+    /// The number of a model's last epoch, 0 where there is none.
+    pub async fn last(store: &Store, model: &str) -> Result<u64, StoreError> {
+        Ok(look(store, model).await?.last())
+    }
+
+    /// Begins the epoch after the one with the number `after`, which was the last; it and earlier ones are deleted with
+    /// their checkpoints. `None` where another scorer has begun one meanwhile.
     pub async fn begin(
         store: &Store,
         model: &str,
+        after: u64,
         base: Option<String>,
         origin: BTreeMap<String, BTreeMap<i32, Cut>>,
-    ) -> Result<Epoch, StoreError> {
+    ) -> Result<Option<Epoch>, StoreError> {
         let before = look(store, model).await?;
-        let n = before.epochs.keys().last().map_or(1, |n| n + 1);
+        if before.last() > after {
+            return Ok(None);
+        }
+        let n = after + 1;
         let key = layout::epoch_file(model, n);
         let writer = super::random_name();
         let file = File { format: FORMAT, base: base.clone(), origin: origin.clone(), writer };
@@ -104,8 +121,7 @@ impl Epoch {
             .map(Bytes::from)
             .map_err(|e| StoreError::Damaged { key: key.clone(), what: e.to_string() })?;
         if store.create(&key, json.clone()).await? == Created::Taken && store.get(&key).await? != json {
-            let what = "another scorer has just begun it: only one may begin";
-            return Err(StoreError::Damaged { key, what: what.to_owned() });
+            return Ok(None);
         }
         let kept = base.as_deref().map(|name| layout::days_checkpoint(model, name));
         let days = before.days.into_iter().filter(|key| Some(key) != kept.as_ref());
@@ -113,7 +129,7 @@ impl Epoch {
         let mut gone: Vec<Path> = before.epochs.into_values().flatten().chain(days).collect();
         gone.sort_by_key(|key| key.filename() == Some("epoch.json"));
         store.delete(gone).await?;
-        Ok(Epoch { model: model.to_owned(), n, base, origin, checkpoints: BTreeMap::new() })
+        Ok(Some(Epoch { model: model.to_owned(), n, base, origin, checkpoints: BTreeMap::new() }))
     }
 
     /// Where the model began in a partition; a chain that came later, at its beginning.
@@ -146,7 +162,7 @@ mod tests {
         let store = Store::memory();
         assert_eq!(Epoch::newest(&store, "m").await.unwrap(), None);
         let origin = BTreeMap::from([("c".to_owned(), BTreeMap::from([(3, Cut { offset: 7, first: 5 })]))]);
-        let first = Epoch::begin(&store, "m", Some("days.bin".into()), origin.clone()).await.unwrap();
+        let first = Epoch::begin(&store, "m", 0, Some("days.bin".into()), origin.clone()).await.unwrap().unwrap();
         let other = |name: &str| layout::days_checkpoint("m", name);
         for key in [
             layout::log_checkpoint("m", first.n, "c", 3, 90),
@@ -159,7 +175,9 @@ mod tests {
         let found = Epoch::newest(&store, "m").await.unwrap().unwrap();
         assert_eq!((found.needs_from("c", 3), found.needs_from("c", 4), found.origin("c", 3).offset), (100, 0, 7));
 
-        let second = Epoch::begin(&store, "m", Some("days.bin".into()), origin).await.unwrap();
+        let late = Epoch::begin(&store, "m", 0, Some("older.bin".into()), origin.clone()).await.unwrap();
+        assert_eq!((late, Epoch::last(&store, "m").await.unwrap()), (None, first.n));
+        let second = Epoch::begin(&store, "m", first.n, Some("days.bin".into()), origin).await.unwrap().unwrap();
         assert_eq!(second.n, first.n + 1);
         let found = Epoch::newest(&store, "m").await.unwrap().unwrap();
         assert_eq!((found.n, found.needs_from("c", 3)), (second.n, 5));

@@ -112,6 +112,16 @@ impl Footer {
         pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
     }
 
+    /// Its last record: the offset, when it arrived, and what the log says of that.
+    pub fn last(&self) -> Option<(i64, i64, i64)> {
+        Some((self.last_offset?, self.last_arrived_ms?, self.last_stamped_ms?))
+    }
+
+    /// Whether it does not say in which order a device's records came: without a key they can be in any partition.
+    pub fn lacks_order(&self) -> bool {
+        self.keyless > 0 && self.partitions.is_none_or(|count| count > 1)
+    }
+
     /// From a Parquet file's metadata; the error says what is missing or wrong.
     pub fn read(file: &FileMetaData) -> Result<Footer, String> {
         let pairs = file.key_value_metadata().ok_or("it has no vitals footer")?;

@@ -31,6 +31,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 /// How often it is asked whether a day is over, or training is due.
 const TICK: Duration = Duration::from_secs(30);
 
+/// How long verdicts are still given once a program was told to end; its next start gives the rest.
+pub const LAST_VERDICTS: Duration = Duration::from_secs(2);
+
 /// What the stages have done so far, for a status line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -99,14 +102,23 @@ impl Scoring {
                 None => Ok(now()),
             }
         };
-        match tokio::time::timeout(limit.unwrap_or(Duration::MAX), last).await {
-            Ok(scored) => scored,
-            Err(_) => {
+        match within(limit, last).await {
+            Some(scored) => scored,
+            None => {
                 self.scorer.abort();
                 Ok(standing.borrow().clone())
             }
         }
     }
+}
+
+/// What comes of the last verdicts; `None` where they take longer than `limit`.
+async fn within<T>(limit: Option<Duration>, last: impl Future<Output = T>) -> Option<T> {
+    let done = tokio::time::timeout(limit.unwrap_or(Duration::MAX), last).await;
+    if done.is_err() {
+        tracing::warn!("not everything that is stored has its verdict yet: the next start gives the rest");
+    }
+    done.ok()
 }
 
 /// Scores what has landed by now, and keeps devices' states.
@@ -164,17 +176,29 @@ impl Stages {
         self.standing.clone()
     }
 
-    /// Ends them. What has landed by now gets its verdicts, and devices' states are kept; training is given up.
+    /// Ends them. What has landed by now gets its verdicts, and devices' states are kept, as far as `limit` allows; training
+    /// is given up.
     ///
     /// # Errors
     /// What kept the last verdicts from being written; the next start writes them.
-    pub async fn stop(self) -> anyhow::Result<Standing> {
+    pub async fn stop(mut self, limit: Duration) -> anyhow::Result<Standing> {
         self.stop.send_replace(true);
         self.trainer.abort();
-        let follower = self.scorer.await?;
-        self.compactor.await?;
-        let standing = self.standing.borrow().clone();
-        last_look(follower, standing).await
+        let standing = self.standing.clone();
+        let last = async {
+            let follower = (&mut self.scorer).await?;
+            (&mut self.compactor).await?;
+            let now = standing.borrow().clone();
+            last_look(follower, now).await
+        };
+        match within(Some(limit), last).await {
+            Some(scored) => scored,
+            None => {
+                self.scorer.abort();
+                self.compactor.abort();
+                Ok(standing.borrow().clone())
+            }
+        }
     }
 }
 

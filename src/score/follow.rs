@@ -24,10 +24,11 @@ use std::{
 
 use anyhow::Context;
 
-use super::{DayOutliers, Followed, Hole, Scored, Unordered, Wanted, begin, is_gone, load_model, put_in_force};
+use super::{DayOutliers, Followed, Hole, Scored, Wanted, begin, is_gone, is_unordered, load_model, put_in_force};
 use crate::{
     lake::{
         Store, View,
+        epoch::Epoch,
         landing::{self, SliceFile},
         layout,
         state::{Commit, DayRuns},
@@ -142,10 +143,10 @@ impl Follower {
         let landed = landing::list(&self.store, &layout::LANDING.into()).await?;
         let unordered = self.take_all(&landed, &mut look.scored).await?;
         self.checkpoint(false).await?;
+        self.put_days_in_force(&mut look).await?;
         if let Some(unordered) = unordered {
             return Err(unordered);
         }
-        self.put_days_in_force(&mut look).await?;
         self.promote(&mut look).await?;
         Ok(look)
     }
@@ -167,7 +168,7 @@ impl Follower {
                 taken = champion.followed.take(&self.store, file, scored).await;
             }
             match taken {
-                Err(e) if e.is::<Unordered>() => {
+                Err(e) if is_unordered(&e) => {
                     let (partitions, _) = stopped.get_or_insert_with(|| (BTreeSet::new(), e));
                     partitions.insert(partition);
                 }
@@ -233,6 +234,7 @@ impl Follower {
         resumes: bool,
         scored: &mut Scored,
     ) -> anyhow::Result<Option<Follows>> {
+        let last_epoch = Epoch::last(&self.store, model.id()).await?;
         let resumed = match resumes || !self.share.leads() {
             true => Followed::resume(&self.store, model).await?,
             false => None,
@@ -243,7 +245,8 @@ impl Follower {
         if !self.share.leads() {
             return Ok(None);
         }
-        let (followed, found) = begin(&self.store, view, model, wanted, scored, &mut |_: &Scored| ()).await?;
+        let (followed, found) =
+            begin(&self.store, view, model, wanted, last_epoch, scored, &mut |_: &Scored| ()).await?;
         Ok(Some(Follows { followed, found }))
     }
 

@@ -47,8 +47,8 @@ pub(super) enum Unordered {
     Repartitioned { chain: String, before: i32, now: i32 },
     #[error(
         "{keyless} records of `{chain}` partition {partition} have no key: a device's can be in any partition, so it is not \
-         known in which order they came\nhint: key records by device; when the days of the others are closed, `vitals score \
-         --again` begins after them"
+         known in which order they came\nhint: key records by device; the others get their verdicts when their days are closed \
+         (`vitals compact`, `--now` for the running day) and scored (`vitals score`)"
     )]
     Keyless { chain: String, partition: i32, keyless: u64 },
 }
@@ -213,7 +213,7 @@ impl Followed {
 /// Whether a device's records are all in the order in which the log has them.
 fn ordered(known: &mut BTreeMap<String, i32>, footer: &landing::Footer) -> Result<(), Unordered> {
     let chain = footer.chain.clone();
-    if footer.keyless > 0 && footer.partitions.is_none_or(|count| count > 1) {
+    if footer.lacks_order() {
         return Err(Unordered::Keyless { chain, partition: footer.partition, keyless: footer.keyless });
     }
     let Some(now) = footer.partitions else { return Ok(()) };
@@ -225,6 +225,11 @@ fn ordered(known: &mut BTreeMap<String, i32>, footer: &landing::Footer) -> Resul
             Ok(())
         }
     }
+}
+
+/// Whether scoring has stopped where a log does not say in which order devices' records came.
+pub fn is_unordered(error: &anyhow::Error) -> bool {
+    error.is::<Unordered>()
 }
 
 pub(super) fn is_gone(error: &anyhow::Error) -> bool {

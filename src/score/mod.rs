@@ -37,7 +37,8 @@ pub mod lock;
 pub mod rows;
 pub mod scorer;
 
-use followed::{Followed, Hole, Unordered, is_gone};
+pub use followed::is_unordered;
+use followed::{Followed, Hole, is_gone};
 use scorer::{Scorer, States};
 
 /// What scoring has done.
@@ -78,6 +79,7 @@ pub async fn score_lake(
     for _ in 0..RACES {
         let view = View::open(store).await?;
         let lacks = |runs: &DayRuns| runs.readings.is_some() && runs.scored_by.as_deref() != Some(model.id());
+        let last_epoch = Epoch::last(store, model.id()).await?;
         let resumed = match again || view.state.days.values().any(lacks) {
             true => None,
             false => Followed::resume(store, model).await?,
@@ -85,14 +87,15 @@ pub async fn score_lake(
         let wanted = Wanted { again, lacks: &lacks };
         let (mut followed, mut found) = match resumed {
             Some(followed) => (followed, DayOutliers::new()),
-            None => begin(store, &view, model, wanted, &mut done, &mut told).await?,
+            None => begin(store, &view, model, wanted, last_epoch, &mut done, &mut told).await?,
         };
         let landed = landing::list(store, &layout::LANDING.into()).await?;
         if let Err(e) = take_all(&mut followed, store, &landed, &mut done, &mut told).await {
             if !e.is::<Hole>() {
                 return Err(e);
             }
-            (followed, found) = begin(store, &view, model, wanted, &mut done, &mut told).await?;
+            let last_epoch = Epoch::last(store, model.id()).await?;
+            (followed, found) = begin(store, &view, model, wanted, last_epoch, &mut done, &mut told).await?;
             take_all(&mut followed, store, &landed, &mut done, &mut told).await?;
         }
         followed.checkpoint(store, false).await?;
@@ -138,11 +141,13 @@ impl Wanted<'_> {
 }
 
 /// Scores the closed days from the last checkpoint on that still holds, and begins to follow the log after them.
+/// `last_epoch` is the model's last one as it was seen before anything else: whoever begins after it first is followed.
 async fn begin(
     store: &Store,
     view: &View,
     model: &Model,
     wanted: Wanted<'_>,
+    last_epoch: u64,
     done: &mut Scored,
     told: &mut impl FnMut(&Scored),
 ) -> anyhow::Result<(Followed, DayOutliers)> {
@@ -179,8 +184,15 @@ async fn begin(
         true => None,
         false => Some(checkpoint::save(store, model, &states, &days).await?),
     };
-    let epoch = Epoch::begin(store, model.id(), base, view.state.cut.clone()).await?;
-    Ok((Followed::new(model, epoch, states), found))
+    let begun = Epoch::begin(store, model.id(), last_epoch, base, view.state.cut.clone()).await?;
+    let followed = match begun {
+        Some(epoch) => Followed::new(model, epoch, states),
+        // Another scorer was faster: both go on from where that one has begun.
+        None => Followed::resume(store, model)
+            .await?
+            .context("another scorer has begun to follow the lake, and can't be followed")?,
+    };
+    Ok((followed, found))
 }
 
 /// One state with the model and everything it found. A day whose readings changed meanwhile keeps its old verdicts and

@@ -21,6 +21,7 @@ from install import (  # noqa: F401
 )
 
 PAHO = "paho-mqtt==2.1.0"
+PROMETHEUS = "prometheus-client==0.23.1"
 PLAYWRIGHT = "playwright-core@1.56.1"
 STATE_MACHINES = ("asl-validator@4.0.0", "aws-local-stepfunctions@3.0.0")
 # For the models of services that it carries.
@@ -38,6 +39,11 @@ class Engine:
 def install_paho() -> Path:
     """Puts paho on this process's path, from an environment of its own."""
     return importable(python_packages(PAHO))
+
+
+def install_prometheus() -> Path:
+    """Lets this process import `prometheus_client`, whose parser is Prometheus's own in Python."""
+    return importable(python_packages(PROMETHEUS))
 
 
 def install_browser() -> dict:
@@ -92,6 +98,7 @@ ENGINES = {
     "moto": Engine(s3.install, s3.start),
     "registry": Engine(registry.install, registry.start),
     "skopeo": Engine(lambda: from_debian("skopeo", "skopeo")),
+    "prometheus": Engine(install_prometheus),
 }
 
 _installed: dict = {}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from kafka import done, known_brokers
-from lab import Failed, check, equal, test
+from lab import Failed, check, equal, patient, test
 from proxy import Proxy
 from readings import BAD, now_ms
 from test_s3 import Lake
@@ -33,7 +33,7 @@ OUTLIERS = """SELECT device_id, ts, seq, cause, score, artifact, episode, why, m
               ORDER BY device_id, seq"""
 
 # How long a worker that is asked to end may take: what waits for the store 8 s, the rest is some answers.
-GOODBYE_S = 20
+GOODBYE_S = patient(20)
 
 # Of those that don't crash what they hit, each does so for some seconds. Every kind is dealt before one comes again.
 OF_WORKERS = ("kill", "kill_twice", "zombie", "stall", "terminate", "offsets")
@@ -273,6 +273,7 @@ class Crash:
 
     def until(self, holds: Callable[[], bool], what: str, patience_s: float) -> None:
         """Goes on until something is so."""
+        patience_s = patient(patience_s)
         until = time.monotonic() + patience_s
         while not holds():
             check(time.monotonic() < until, f"not so after {patience_s:.0f} s: {what}")
@@ -342,7 +343,7 @@ class Crash:
         if not all(slot.up for slot in self.slots):
             return False
         waiting = set(self.slots)
-        until = time.monotonic() + 120
+        until = time.monotonic() + patient(120)
 
         def change():
             # From a thread of its own: a broker that hangs can only answer when the main one has let it go on.
@@ -355,13 +356,14 @@ class Crash:
             try:
                 self.change_offsets(int(fault.much * 3))
             except Exception as error:  # The group has members yet, whose end it has not noticed; or brokers are away.
+                self.cluster.forget_admin()
                 failed.append(error)
 
         def look(thread, failed):
             if thread.is_alive():
                 return self.later(0.05, lambda: look(thread, failed))
             if failed:
-                check(time.monotonic() < until, f"the group's offsets can't be changed: {failed[0]}")
+                check(time.monotonic() < until, f"the group's offsets can't be changed: {failed[0]!r}")
                 return self.later(0.5, change)
             for slot in self.slots:
                 slot.start()
@@ -380,7 +382,8 @@ class Crash:
             self.cluster.delete_group(GROUP)
         else:
             places = [TopicPartition(TOPIC, number, 0 if how == 1 else 10**9) for number in range(PARTITIONS)]
-            done(self.cluster.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, places)]))
+            asked = self.cluster.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, places)])
+            done(asked, patience_s=20)
         self.did[("offsets deleted", "offsets set to 0", "offsets set behind the end")[how]] += 1
 
     def broker_killed(self, fault):
@@ -550,7 +553,8 @@ class Crash:
         if self.on_s3:
             self.proxy.calm()
         lake = Lake(self.lab, self.place, self.env_of("last") if self.on_s3 else None)
-        last = lake.run("ingest", *self.arguments, "--group", GROUP, "--until-end")
+        # Those that were killed again and again may have left most verdicts to the last one.
+        last = lake.run("ingest", *self.arguments, "--group", GROUP, "--until-end", patience_s=1800)
         print("     last run: " + " | ".join(last.stderr.strip().splitlines()), flush=True)
         return lake
 
@@ -607,7 +611,7 @@ class Crash:
         else:
             shutil.copytree(self.place / "landing", quiet / "landing")
         alone = Lake(self.lab, quiet)
-        alone.run("score", "--again")
+        alone.run("score", "--again", patience_s=1800)
         found, expected = lake.sql(OUTLIERS), alone.sql(OUTLIERS)
         check(expected, "there are outliers")
         differ = [(a, b) for a, b in itertools.zip_longest(found, expected) if a != b]

@@ -3,7 +3,7 @@
 import json
 import os
 
-from lab import check, equal, test
+from lab import check, equal, patient, test
 from proxy import Proxy
 
 CSV = """SELECT device_id, ts AS timestamp, heart_rate, systolic, diastolic, temperature, spo2, respiratory_rate
@@ -17,7 +17,8 @@ class Lake:
         self.lab, self.place, self.env = lab, str(place), {**os.environ, **(env or {})}
 
     def run(self, *args, ok=(0,), patience_s=180):
-        return self.lab.run([self.lab.program, *args, "--lake", self.place], ok, patience_s, env=self.env)
+        argv = [self.lab.program, *args, "--lake", self.place]
+        return self.lab.run(argv, ok, patient(patience_s), env=self.env)
 
     def json(self, *args):
         return json.loads(self.run(*args, "--output", "json").stdout)

@@ -344,3 +344,38 @@ async fn records_without_a_key_are_stored_but_not_scored() {
     assert_eq!(rows(&store, "SELECT count(*) FROM readings").await, [["60"]]);
     assert_eq!(rows(&store, "SELECT count(*) FROM outliers").await, [["0"]]);
 }
+
+#[tokio::test]
+async fn records_without_a_key_get_their_verdicts_when_their_day_is_closed() {
+    let store = Store::memory();
+    let keyless = |footer: &mut landing::Footer| (footer.partitions, footer.keyless) = (Some(2), 60);
+    let next = land_as(&store, "kafka-t", 0, 0, &hour("a", MARCH), keyless).await;
+    land_as(&store, "kafka-t", 0, next, &hour("a", MARCH + 25 * HOUR_MS), keyless).await;
+    let mut follower = Follower::new(store.clone(), Share::WHOLE);
+    look(&mut follower).await.unwrap_err();
+    compact(&store, CompactOptions { now_ms: MARCH + DAY_MS, running_day: false }, |_| ()).await.unwrap();
+    // The next day's are still without an order.
+    look(&mut follower).await.unwrap_err();
+    let judged = "SELECT count(*) FROM outliers WHERE ts < TIMESTAMP '2026-03-02 00:00:00'";
+    let of_the_day = rows(&store, judged).await;
+    assert_ne!(of_the_day, [["0"]]);
+    assert_eq!(rows(&store, "SELECT count(*) FROM outliers").await, of_the_day);
+    compact(&store, CompactOptions { now_ms: MARCH + 2 * DAY_MS, running_day: false }, |_| ()).await.unwrap();
+    look(&mut follower).await.unwrap();
+    assert_ne!(rows(&store, "SELECT count(*) FROM outliers").await, of_the_day);
+}
+
+#[tokio::test]
+async fn two_scorers_that_begin_a_new_lake_at_once_both_go_on() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::folder(folder.path()).unwrap();
+        land(&store, "c", 0, &hour("a", MARCH)).await;
+        let (mut one, mut other) =
+            (Follower::new(store.clone(), Share::WHOLE), Follower::new(store.clone(), Share::WHOLE));
+        let (first, second) = tokio::join!(look(&mut one), look(&mut other));
+        let readings: u64 = [first.unwrap(), second.unwrap()].iter().map(|look| look.scored.readings).sum();
+        assert_eq!(readings, 60);
+        assert_eq!(Epoch::newest(&store, "builtin").await.unwrap().unwrap().n, 1);
+    }
+}

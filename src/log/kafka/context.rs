@@ -85,6 +85,11 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Errors come by `error` only to who polls, which a client that has not reached anybody yet does not do.
+        if facility == "FAIL" {
+            let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
+            *lock(&self.last_error) = Some(reason.to_owned());
+        }
         // Failed connections are told as errors too, once, and are retried without end.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

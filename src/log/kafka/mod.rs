@@ -4,12 +4,13 @@
 //! watch the lag, and losing them loses and doubles nothing.
 //!
 //! - `settings`: how to reach and convince the brokers. `topic`: whether the topic is there and stamps arrival.
-//! - `context`: what librdkafka calls back for. `reader`: the thread that takes records. `source`: the log as ingest reads
-//!   it.
+//! - `context`: what librdkafka calls back for. `consumer`: one that ends in time. `reader`: the thread that takes
+//!   records. `source`: the log as ingest reads it.
 //! - `sink`: records into a topic, as the bridge and the simulator send them.
 
 use std::{fmt, str::FromStr};
 
+mod consumer;
 mod context;
 mod reader;
 mod settings;

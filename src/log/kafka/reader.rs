@@ -14,7 +14,7 @@ use std::{
 use rdkafka::{Message, Timestamp, consumer::BaseConsumer, error::KafkaError};
 use tokio::sync::mpsc;
 
-use super::context::Context;
+use super::{consumer::Ending, context::Context};
 use crate::{
     lake::now_ms,
     log::{Record, Records},
@@ -77,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A consumer whose records are taken by a thread of its own.
 pub(super) struct Reader {
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: Arc<Ending>,
     /// Held while records are taken; how often something was changed.
     epoch: Arc<Mutex<u64>>,
     pub(super) batches: mpsc::Receiver<Batch>,
@@ -87,11 +87,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Starts the thread; `bell` is rung when something has come. With `create_time` producers' times are taken.
-    pub(super) fn start(
-        consumer: Arc<BaseConsumer<Context>>,
-        bell: Arc<Bell>,
-        create_time: bool,
-    ) -> std::io::Result<Reader> {
+    pub(super) fn start(consumer: Arc<Ending>, bell: Arc<Bell>, create_time: bool) -> std::io::Result<Reader> {
         let (sender, batches) = mpsc::channel(BATCHES);
         let (epoch, stop) = (Arc::<Mutex<u64>>::default(), Arc::<AtomicBool>::default());
         let reader = Reader { consumer, epoch, batches, stop, bell };

@@ -10,7 +10,6 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     Settings,
+    consumer::Ending,
     context::{Context, Rebalance},
     reader::{Batch, Bell, Reader},
     topic::{self, ANSWER},
@@ -47,7 +47,7 @@ const COMMIT: Duration = Duration::from_secs(1);
 
 /// Reads a topic as a member of a group.
 pub struct KafkaSource {
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: Arc<Ending>,
     reader: Reader,
     lookup: Arc<KafkaLookup>,
     options: SourceOptions,
@@ -93,11 +93,10 @@ impl KafkaSource {
         config.set("fetch.max.bytes", fetch_bytes.to_string());
         config.set("message.max.bytes", (1024 * 1024).to_string());
         settings.finish(&mut config);
-        let context = Context::new(settings);
-        let mut consumer = BaseConsumer::from_config_and_context(&config, context).context("joining the group")?;
         let bell = Arc::<Bell>::default();
         let ringing = Arc::clone(&bell);
-        consumer.set_nonempty_callback(move || ringing.ring());
+        let ring = move || ringing.ring();
+        let consumer = Ending::new(&config, Context::new(settings), Some(ring)).context("joining the group")?;
         consumer.subscribe(&[&options.topic])?;
         let (settings, group) = (settings.clone(), options.group.clone());
         let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
@@ -139,7 +138,7 @@ impl KafkaSource {
     fn settle(&mut self) -> anyhow::Result<()> {
         if !self.going.is_empty() {
             let going = std::mem::take(&mut self.going);
-            self.commit(CommitMode::Sync);
+            self.commit();
             let read: Vec<i32> =
                 going.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
             // The group waits for this answer, also where nothing of it was read.
@@ -155,7 +154,7 @@ impl KafkaSource {
             self.reading.extend(waiting.into_keys().map(|partition| (partition, epoch)));
         }
         if self.committed.elapsed() >= COMMIT {
-            self.commit(CommitMode::Async);
+            self.commit();
         }
         Ok(())
     }
@@ -172,7 +171,7 @@ impl KafkaSource {
     }
 
     /// Commits what the lake holds. Only those who watch the lag need it, so a failure is no more than told.
-    fn commit(&mut self, mode: CommitMode) {
+    fn commit(&mut self) {
         self.committed = Instant::now();
         let stored = std::mem::take(&mut self.stored);
         if stored.is_empty() {
@@ -180,7 +179,7 @@ impl KafkaSource {
         }
         let committed = self
             .list(stored.into_iter().map(|(partition, next)| (partition, Offset::Offset(next))))
-            .and_then(|list| Ok(self.consumer.commit(&list, mode)?));
+            .and_then(|list| Ok(self.consumer.commit(&list, CommitMode::Async)?));
         if let Err(e) = committed {
             tracing::debug!("committing offsets: {e:#}");
         }
@@ -336,7 +335,7 @@ impl Source for KafkaSource {
     }
 
     async fn close(&mut self) {
-        self.commit(CommitMode::Async);
+        self.commit();
         self.consumer.context().closing.store(true, Relaxed);
         let consumer = Arc::clone(&self.consumer);
         // Leaving the group waits for its coordinator.
@@ -354,7 +353,7 @@ impl Source for KafkaSource {
 /// What a topic holds, by a consumer of its own.
 struct KafkaLookup {
     topic: String,
-    prober: Arc<Mutex<BaseConsumer<Context>>>,
+    prober: Arc<Mutex<Ending>>,
 }
 
 impl KafkaLookup {

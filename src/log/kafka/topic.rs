@@ -7,11 +7,11 @@ use rdkafka::{
     admin::{self, AdminClient, AdminOptions, ResourceSpecifier, TopicReplication},
     client::Client,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Settings, TopicAddress, context::Context};
+use super::{Settings, TopicAddress, consumer::Ending, context::Context};
 
 /// How long a question to the brokers may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -143,7 +143,7 @@ async fn stamped_by(client: &AdminClient<Context>, topic: &str) -> anyhow::Resul
 }
 
 /// A consumer that reads where it is told to. It names the group, as it could not read otherwise, and does not join it.
-pub(super) fn prober(settings: &Settings, group: &str) -> anyhow::Result<BaseConsumer<Context>> {
+pub(super) fn prober(settings: &Settings, group: &str) -> anyhow::Result<Ending> {
     let mut config = settings.client();
     config.set("group.id", group);
     config.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
@@ -152,7 +152,7 @@ pub(super) fn prober(settings: &Settings, group: &str) -> anyhow::Result<BaseCon
     config.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "1024").set("fetch.max.bytes", "1048576");
     config.set("max.partition.fetch.bytes", "262144").set("message.max.bytes", "1000000");
     settings.finish(&mut config);
-    let consumer = BaseConsumer::from_config_and_context(&config, Context::new(settings))?;
+    let consumer = Ending::new(&config, Context::new(settings), None::<fn()>)?;
     reach(consumer.client(), &settings.brokers)?;
     Ok(consumer)
 }
