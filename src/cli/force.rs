@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::{LakeArgs, progress::Progress, score::report};
 use crate::{
     lake::{State, Store},
@@ -10,7 +12,7 @@ use crate::{
         ScoreOptions, Scored,
         follow::{Share, announce},
         lock::{LockError, ScorerLock},
-        score_lake,
+        score_lake, shards,
     },
 };
 
@@ -48,6 +50,16 @@ pub async fn put_in_force(lake: &LakeArgs, store: &Store, model: &Model) -> anyh
             .at(0, || format!("waiting for process {} to take {} over", asked.as_deref().unwrap_or("?"), model.id()));
         tokio::time::sleep(ASK).await;
     }
+}
+
+/// Puts `model` in force with what the shares of a job have found, and what has come since.
+pub async fn put_shares_in_force(lake: &LakeArgs, store: &Store, model: &Model, job: &str) -> anyhow::Result<()> {
+    let lock = ScorerLock::take(&lake.lake, Share::WHOLE);
+    let _lock = lock.context("putting a job's verdicts in force; stop that process first")?;
+    let mut progress = Progress::spinner("score");
+    let scored = shards::put_in_force(store, model, job, telling(&mut progress)).await?;
+    progress.done(&report(&scored));
+    Ok(())
 }
 
 /// Shows how scoring goes.

@@ -49,6 +49,7 @@ pub mod ingest;
 pub mod kafka;
 pub mod man;
 pub mod models;
+pub mod models_adopt;
 pub mod models_check;
 pub mod moment;
 pub mod plan;

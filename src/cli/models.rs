@@ -5,16 +5,21 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-use super::{Exit, LakeArgs, force::put_in_force};
+use super::{
+    Exit, LakeArgs,
+    force::{put_in_force, put_shares_in_force},
+    score::parse_job,
+};
 use crate::{lake::View, model::Card, score::load_model, train};
 
-/// List, show, check and promote the models of a lake
+/// List, show, check, adopt and promote the models of a lake
 ///
 /// Examples:
 ///
 ///   vitals models list
 ///   vitals models show
 ///   vitals models check
+///   vitals models adopt model/ --sample sample/
 ///   vitals models promote m-0123456789ab
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -52,6 +57,7 @@ enum ModelsCommand {
         model: Option<String>,
     },
     Check(super::models_check::CheckArgs),
+    Adopt(super::models_adopt::AdoptArgs),
     /// Score the lake with another model and put both in force
     ///
     /// Examples:
@@ -66,6 +72,9 @@ enum ModelsCommand {
         lake: LakeArgs,
         /// The model; `builtin` is the one that needs no training
         model: String,
+        /// With what `vitals score --shard` has found in the shares of this job
+        #[arg(long, value_name = "NAME", value_parser = parse_job)]
+        job: Option<String>,
     },
 }
 
@@ -75,7 +84,8 @@ pub async fn run(args: ModelsArgs) -> anyhow::Result<ExitCode> {
         ModelsCommand::List { lake } => list(lake).await,
         ModelsCommand::Show { lake, model } => show(lake, model).await,
         ModelsCommand::Check(args) => super::models_check::run(args).await,
-        ModelsCommand::Promote { lake, model } => promote(lake, model).await,
+        ModelsCommand::Adopt(args) => super::models_adopt::run(args).await,
+        ModelsCommand::Promote { lake, model, job } => promote(lake, model, job).await,
     }
 }
 
@@ -135,10 +145,13 @@ async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-async fn promote(lake: LakeArgs, id: String) -> anyhow::Result<ExitCode> {
+async fn promote(lake: LakeArgs, id: String, job: Option<String>) -> anyhow::Result<ExitCode> {
     let store = lake.open().await?;
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
-    put_in_force(&lake, &store, &model).await?;
+    match job {
+        Some(job) => put_shares_in_force(&lake, &store, &model, &job).await?,
+        None => put_in_force(&lake, &store, &model).await?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

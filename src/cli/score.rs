@@ -10,9 +10,9 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{LakeArgs, force::telling, progress::Progress, train::ARTIFACT};
+use super::{LakeArgs, force::telling, models::missing, progress::Progress, train::ARTIFACT};
 use crate::{
-    lake::{View, now_ms},
+    lake::{State, Store, View, layout::valid_chain, now_ms},
     model::{Model, Verdict},
     reading::{Reading, Vital, file, time, valid_device_id},
     score::{
@@ -22,6 +22,7 @@ use crate::{
         lock::{LockError, ScorerLock},
         score_lake,
         scorer::Scorer,
+        shards,
     },
 };
 
@@ -36,6 +37,11 @@ use crate::{
 ///
 ///   # go on with what lands, until Ctrl-C (`vitals up` does it by itself)
 ///   vitals score --follow
+///
+///   # by several processes, each a share of the devices; the last command puts what they found in force
+///   vitals score --shard 1/2 --job again
+///   vitals score --shard 2/2 --job again
+///   vitals models promote builtin --job again
 ///
 ///   # without a lake: a row of scores for each row of a file, in its order
 ///   vitals score --data readings.csv --model model/ --out scores.csv
@@ -58,6 +64,18 @@ pub struct ScoreArgs {
     /// Follow only a share of the partitions, where several processes do: 1/3, 2/3, 3/3; with --follow
     #[arg(long, value_name = "I/N", requires = "follow", value_parser = share)]
     share: Option<Share>,
+
+    /// Score closed days for a share of the devices, and put nothing in force: 1/3, 2/3, 3/3; with --job
+    #[arg(long, value_name = "I/N", requires = "job", conflicts_with_all = ["data", "follow", "again"], value_parser = share)]
+    shard: Option<Share>,
+
+    /// A name for the shares that belong together, new for every time; with --shard
+    #[arg(long, value_name = "NAME", requires = "shard", value_parser = parse_job)]
+    job: Option<String>,
+
+    /// The model of the lake to score with [default: the one in force]; with --shard
+    #[arg(long, value_name = "MODEL", requires = "shard")]
+    candidate: Option<String>,
 
     /// Score a file (CSV, NDJSON or Parquet, .gz too) instead of a lake
     #[arg(long, value_name = "FILE", requires = "out")]
@@ -87,6 +105,9 @@ pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
         return follow(&args.lake, args.share.unwrap_or(Share::WHOLE)).await;
     }
     let store = args.lake.open().await?;
+    if let (Some(shard), Some(job)) = (args.shard, &args.job) {
+        return score_shard(&store, args.candidate, job, shard).await.map(|()| ExitCode::SUCCESS);
+    }
     let view = View::open(&store).await?;
     if view.is_empty() {
         eprintln!("the lake is empty: `vitals import FILE` or `vitals up` fill it");
@@ -106,6 +127,28 @@ pub async fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
     let scored = score_lake(&store, &model, options, telling(&mut progress)).await?;
     progress.done(&report(&scored));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Scores a share of the devices in the closed days.
+async fn score_shard(store: &Store, candidate: Option<String>, job: &str, shard: Share) -> anyhow::Result<()> {
+    let id = match candidate {
+        Some(id) => id,
+        None => State::load(store).await?.model().to_owned(),
+    };
+    let model = load_model(store, &id).await.map_err(|e| missing(e, &id))?;
+    let mut progress = Progress::spinner("score");
+    let scored = shards::score_share(store, &model, job, shard, telling(&mut progress)).await?;
+    progress.done(&report(&scored));
+    Ok(())
+}
+
+/// A job's name.
+pub fn parse_job(text: &str) -> Result<String, String> {
+    if valid_chain(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 200 of letters, digits, `.`, `_`, `-`".into())
+    }
 }
 
 /// `1/3`: the first of three.

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use super::{
     LakeArgs,
@@ -13,19 +16,25 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    lake::{Store, View, now_ms},
+    lake::{Place, Store, View, now_ms},
     model::{
         Model,
         artifact::Figures,
-        training::{History, TrainOptions, train},
+        training::{History, TrainError, TrainOptions, train},
     },
     reading::file,
     score::load_model,
-    train::{self, Sampler, Span, due_in},
+    train::{
+        self, Plan, Sampler, Span,
+        container::{self, Job},
+        due_in,
+        prepared::{self, Manifest},
+    },
 };
 
-/// The name of the artifact in the folder of `--out`.
-pub const ARTIFACT: &str = "model.bin";
+mod job;
+
+pub use train::ARTIFACT;
 
 /// Learn what is normal for these devices, and score the lake with it
 ///
@@ -42,10 +51,17 @@ pub const ARTIFACT: &str = "model.bin";
 ///   # without a lake: from a file, into a folder
 ///   vitals train --data readings.csv --out model/
 ///
+///   # only what would be learnt from, for a training elsewhere; `vitals models adopt` takes what that gives
+///   vitals train --prepare sample/
+///
 /// Training needs no labels, and allows for outliers among what it learns from. The threshold follows from the alarm
 /// budget: how many false alarms a device may raise per day. The new model and the one in force are compared on events
 /// that are put into devices held back from learning; unless the new one finds less, it is put in force with the verdicts
 /// it gives on everything stored. `vitals models promote` brings an older one back.
+///
+/// In a container of a SageMaker training job, which is known by /opt/ml/input/config/hyperparameters.json, it trains that
+/// job's model: from the prepared sample in the channel `training`, by the hyperparameters `since`, `until`,
+/// `alarms_per_device_day` and `seed`, which mean what the flags do.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct TrainArgs {
@@ -83,14 +99,34 @@ pub struct TrainArgs {
     /// When to put the model in force; better: unless it finds less than the one in force
     #[arg(long, value_enum, default_value_t = Promote::Better, conflicts_with = "data")]
     promote: Promote,
+
+    /// Write what would be learnt from to a folder or s3://BUCKET/PREFIX, and learn nothing
+    #[arg(
+        long,
+        value_name = "PLACE",
+        conflicts_with_all = ["data", "every"],
+        value_parser = OsStringValueParser::new().try_map(Place::try_from)
+    )]
+    prepare: Option<Place>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, conflicts_with_all = ["data", "every", "prepare"])]
+    dry_run: bool,
 }
 
 /// When a model that was learnt is put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Promote {
+pub enum Promote {
     Always,
     Better,
     Never,
+}
+
+impl Promote {
+    /// Whether a model is put in force that is not worse than the one that is, or is.
+    pub fn takes(self, is_better: bool) -> bool {
+        self == Promote::Always || (self == Promote::Better && is_better)
+    }
 }
 
 /// An alarm budget, false alarms per device and day.
@@ -119,7 +155,17 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         super::say(&path.display().to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let alone = args.prepare.is_none() && args.every.is_none() && !args.dry_run;
+    if let Some(job) = alone.then(|| Job::here(std::env::var_os(container::VARIABLE))).flatten() {
+        return job::run(job).await;
+    }
     let store = args.lake.open().await?;
+    if let Some(place) = &args.prepare {
+        return prepare(&store, place, span, now).await.map(|()| ExitCode::SUCCESS);
+    }
+    if args.dry_run {
+        return tell_plan(&args, &store, span).await.map(|()| ExitCode::SUCCESS);
+    }
     let Some(every) = args.every else {
         return train_once(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
     };
@@ -161,22 +207,68 @@ async fn train_once(args: &TrainArgs, store: &Store, span: Span, options: TrainO
     train::sample_lake(store, &view, span, &mut sampler).await?;
     let histories = Arc::new(sampler.finish());
     let candidate = learn(histories.clone(), options).await?;
-    let (model, is_better) = match load_model(store, view.state.model()).await {
-        Ok(champion) => challenge(champion, candidate, histories, args.seed).await?,
-        // A model of an older program, or a damaged one, must not keep a lake from getting a new one.
-        Err(e) => {
-            eprintln!("warning: the new model is not compared with the one in force: {e:#}");
-            (candidate, true)
-        }
-    };
+    let (model, is_better) = against_champion(store, &view, candidate, histories).await?;
     train::keep(store, &model).await?;
-    if args.promote == Promote::Never || (args.promote == Promote::Better && !is_better) {
+    if !args.promote.takes(is_better) {
         eprintln!("hint: `vitals models promote {}` puts it in force", model.id());
         return Ok(());
     }
     put_in_force(&args.lake, store, &model).await?;
     eprintln!("hint: `vitals query outliers` shows them");
     Ok(())
+}
+
+/// Writes the sample that training would learn from.
+async fn prepare(store: &Store, place: &Place, span: Span, now: i64) -> anyhow::Result<()> {
+    let view = View::open(store).await?;
+    let progress = Progress::spinner("prepare");
+    let mut sampler = Sampler::default();
+    train::sample_lake(store, &view, span, &mut sampler).await?;
+    let offered = sampler.offered;
+    let histories = sampler.finish();
+    if histories.is_empty() {
+        return Err(TrainError::NoData.into());
+    }
+    let manifest = Manifest::of(&histories, span, view.state.n, now);
+    let writing = || format!("writing the sample to `{place}`");
+    prepared::write(&Store::at(place).await.with_context(writing)?, &histories, &manifest)
+        .await
+        .with_context(writing)?;
+    progress.done(&format!("{} of {offered} readings, of {} devices", manifest.readings, manifest.devices));
+    super::say(&place.to_string())
+}
+
+/// Says what [`train_once`] would do. Where a deployment trains, its plan has its place here.
+async fn tell_plan(args: &TrainArgs, store: &Store, span: Span) -> anyhow::Result<()> {
+    let plan = Plan::of(&View::open(store).await?, span);
+    let then = match args.promote {
+        Promote::Never => "nothing more: it is not put in force".to_owned(),
+        Promote::Always => plan.in_force("whatever it finds"),
+        Promote::Better => plan.in_force("unless it finds less"),
+    };
+    super::say(&format!("local     in this process, with the lake `{}` as of state {}", args.lake.lake, plan.state))?;
+    super::say(&format!("{plan}, for {} alarms per device-day, by seed {}", args.alarms_per_device_day, args.seed))?;
+    super::say(&format!("then      {then}"))
+}
+
+/// Compares a new model with the one in force of this picture; gives it with what came of that, and whether it may take
+/// over.
+pub(super) async fn against_champion(
+    store: &Store,
+    view: &View,
+    candidate: Model,
+    histories: Arc<Vec<History>>,
+) -> anyhow::Result<(Model, bool)> {
+    // The seed that it was trained with says which devices were held back.
+    let seed = candidate.card().seed;
+    match load_model(store, view.state.model()).await {
+        Ok(champion) => challenge(champion, candidate, histories, seed).await,
+        // A model of an older program, or a damaged one, must not keep a lake from getting a new one.
+        Err(e) => {
+            eprintln!("warning: the new model is not compared with the one in force: {e:#}");
+            Ok((candidate, true))
+        }
+    }
 }
 
 /// Compares the new model with the one in force, on events put into held-back devices; gives the model with the outcome in

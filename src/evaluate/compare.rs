@@ -49,10 +49,20 @@ impl Scores {
 /// Measures both models on events of both sets, put into these histories, which the candidate should not have learnt from. Sizes of
 /// events follow from these histories too.
 pub fn compare(champion: &Model, candidate: &Model, histories: &[&History], seed: u64) -> Comparison {
-    let spreads = spreads(histories, 0);
-    let cases: Vec<Case<'_>> = Set::ALL.into_iter().flat_map(|set| cases(histories, &spreads, set, seed)).collect();
+    let cases = all_cases(histories, seed);
     let summary = |model| measure(model, &cases).summary(&cases);
     Comparison { champion: summary(champion), candidate: summary(candidate) }
+}
+
+/// The figures of one model alone, as [`compare`] has them.
+pub fn figures_of(model: &Model, histories: &[&History], seed: u64) -> Summary {
+    let cases = all_cases(histories, seed);
+    measure(model, &cases).summary(&cases)
+}
+
+fn all_cases<'a>(histories: &'a [&'a History], seed: u64) -> Vec<Case<'a>> {
+    let spreads = spreads(histories, 0);
+    Set::ALL.into_iter().flat_map(|set| cases(histories, &spreads, set, seed)).collect()
 }
 
 #[cfg(test)]
@@ -74,6 +84,7 @@ mod tests {
         let other = compare(&Model::builtin(), &model, &histories, 1);
         assert_eq!(other.candidate, same.champion);
         assert_ne!(other.champion, other.candidate);
+        assert_eq!(figures_of(&model, &histories, 1), other.candidate);
     }
 
     #[test]

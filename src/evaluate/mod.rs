@@ -37,7 +37,7 @@ mod bodies;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{Comparison, Scores, Summary, compare, measure};
+pub use compare::{Comparison, Scores, Summary, compare, figures_of, measure};
 pub use report::Report;
 
 use cases::{Case, cases};

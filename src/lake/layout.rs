@@ -8,6 +8,9 @@
 //! models/<model>/devices/<last day>-<hash>.bin                devices' states after the closed days
 //! models/<model>/devices/<epoch:010>/epoch.json               where the model began to follow the log
 //! models/<model>/devices/<epoch:010>/<chain>/<partition:05>/<next:020>.bin   devices' states there
+//! models/<model>/jobs/<job>/plan.json                          which days are scored in shares of the devices
+//! models/<model>/jobs/<job>/<share:05>/dt=<day>.parquet        what one share has found
+//! models/<model>/jobs/<job>/<share:05>/devices.bin, done.json  its devices' states after these days, and how much it was
 //! state/<n:010>.json                                          what is in force: the highest n
 //! ```
 //!
@@ -171,6 +174,21 @@ pub fn epoch_file(model: &str, n: u64) -> Path {
 pub fn log_checkpoint(model: &str, epoch: u64, chain: &str, partition: i32, next: i64) -> Path {
     let folder = devices_folder(model).join(format!("{epoch:010}")).join(chain);
     folder.join(format!("{partition:05}")).join(format!("{next:020}.bin"))
+}
+
+/// The folder of a job that scores closed days in shares of the devices; its name is one that a chain may have.
+pub fn job_folder(model: &str, job: &str) -> Path {
+    Path::from_iter([MODELS, model, "jobs", job])
+}
+
+/// What such a job is to score.
+pub fn job_plan(model: &str, job: &str) -> Path {
+    job_folder(model, job).join("plan.json")
+}
+
+/// A file of one share of such a job.
+pub fn job_share(model: &str, job: &str, share: u32, file: &str) -> Path {
+    job_folder(model, job).join(format!("{share:05}")).join(file)
 }
 
 /// The state number `n`.

@@ -192,6 +192,12 @@ impl Store {
         }
     }
 
+    /// Writes a whole object, in the place of what there is. For what is no part of the lake: nothing in one is replaced.
+    pub async fn replace(&self, key: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        let written = self.objects.put(key, PutPayload::from_bytes(bytes)).await;
+        written.map(drop).map_err(|source| StoreError::of("write", key, source))
+    }
+
     /// The whole object.
     pub async fn get(&self, key: &Path) -> Result<Bytes, StoreError> {
         let failed = |source| StoreError::of("read", key, source);

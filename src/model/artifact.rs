@@ -248,8 +248,13 @@ pub(super) fn write(params: &Params, curve: &Curve, card: &Card) -> Vec<u8> {
 
 fn put_forest(out: &mut Vec<u8>, forest: &Forest) {
     out.extend_from_slice(&forest.base.to_le_bytes());
-    out.extend_from_slice(&(forest.trees.len() as u32).to_le_bytes());
-    for tree in &forest.trees {
+    put_trees(out, &forest.trees);
+}
+
+/// The number of trees, then each of them.
+pub(super) fn put_trees(out: &mut Vec<u8>, trees: &[Tree]) {
+    out.extend_from_slice(&(trees.len() as u32).to_le_bytes());
+    for tree in trees {
         for question in &tree.questions {
             out.extend_from_slice(&question.input.to_le_bytes());
             out.extend_from_slice(&question.threshold.to_le_bytes());
@@ -305,7 +310,7 @@ fn is_sound(budget: f64, params: &Params) -> bool {
 }
 
 /// The section of parameters, taken from the front.
-struct Numbers<'a>(&'a [u8]);
+pub(super) struct Numbers<'a>(pub &'a [u8]);
 
 impl Numbers<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -328,9 +333,13 @@ impl Numbers<'_> {
 
     fn forest(&mut self) -> Option<Forest> {
         let base = self.float()?;
+        Some(Forest { base, trees: self.trees()? })
+    }
+
+    /// What [`put_trees`] has put.
+    pub(super) fn trees(&mut self) -> Option<Vec<Tree>> {
         let count = self.count()?;
-        let trees = (0..count).map(|_| self.tree()).collect::<Option<_>>()?;
-        Some(Forest { base, trees })
+        (0..count).map(|_| self.tree()).collect()
     }
 
     fn tree(&mut self) -> Option<Tree> {

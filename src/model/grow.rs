@@ -101,8 +101,9 @@ impl Rows {
     }
 }
 
-/// Grows a forest.
-pub(super) fn grow(rows: &Rows, options: &GrowOptions) -> Forest {
+/// Grows a forest. `grown` are its first trees, where the same rows and options have given them before: the forest is the
+/// same to the bit as without. `told` of every tree.
+pub(super) fn grow(rows: &Rows, options: &GrowOptions, grown: &[Tree], told: &mut dyn FnMut(&Tree)) -> Forest {
     let positive = rows.labels.iter().filter(|&&label| label).count() as f64;
     let share = (positive + 1.0) / (rows.len() as f64 + 2.0);
     let base = libm::log(share / (1.0 - share)) as f32;
@@ -115,12 +116,16 @@ pub(super) fn grow(rows: &Rows, options: &GrowOptions) -> Forest {
     };
     let mut rng = Pcg64Mcg::seed_from_u64(options.seed);
     let mut forest = Forest { base, trees: Vec::with_capacity(options.trees) };
+    // A tree that these rows can't have given, and those after it, are grown anew.
+    let mut grown =
+        grown.iter().map_while(|tree| Some((growing.cuts(tree)?, tree.clone()))).collect::<Vec<_>>().into_iter();
     for _ in 0..options.trees {
-        growing.update_slopes();
-        let bag = bag(rows.len(), options.rows, rng.random());
+        // Drawn for trees that are there already, too: what comes after depends on it.
+        let key = rng.random();
         let inputs = growing.choose_inputs(&mut rng);
-        let Some((cuts, tree)) = growing.tree(bag, &inputs) else { break };
+        let Some((cuts, tree)) = grown.next().or_else(|| growing.next_tree(key, &inputs)) else { break };
         growing.add(&cuts, &tree);
+        told(&tree);
         forest.trees.push(tree);
     }
     forest
@@ -204,6 +209,24 @@ impl Growing<'_> {
         inputs.truncate(wanted);
         inputs.sort_unstable();
         inputs
+    }
+
+    /// The next tree, on a share of the rows; `None` when no question helps.
+    fn next_tree(&mut self, key: u64, inputs: &[usize]) -> Option<(Vec<Cut>, Tree)> {
+        self.update_slopes();
+        self.tree(bag(self.rows.len(), self.options.rows, key), inputs)
+    }
+
+    /// The cuts behind a tree's questions; `None` where a question is between no two bins of these rows.
+    fn cuts(&self, tree: &Tree) -> Option<Vec<Cut>> {
+        let asked = tree.questions.iter().filter(|&&question| question != Question::NONE);
+        let cut = |question: &Question| {
+            let input = usize::from(question.input);
+            let edges = self.rows.edges.0.get(input)?;
+            let bin = edges.iter().position(|edge| *edge == question.threshold)?;
+            Some(Cut { input, bin: bin as u8 })
+        };
+        asked.map(cut).collect()
     }
 
     /// One tree on the rows of `bag`; `None` when no question helps.
@@ -368,9 +391,13 @@ mod tests {
     const OPTIONS: GrowOptions =
         GrowOptions { trees: 20, rate: 0.3, l2: 1.0, inputs: 1.0, rows: 0.7, seed: 3, threads: 1 };
 
+    fn grow_all(rows: &Rows, options: &GrowOptions) -> Forest {
+        grow(rows, options, &[], &mut |_| ())
+    }
+
     #[test]
     fn a_forest_learns_a_corner() {
-        let forest = grow(&corner(20_000), &OPTIONS);
+        let forest = grow_all(&corner(20_000), &OPTIONS);
         assert!(forest.is_sound(3));
         for (row, inside) in
             [([0.9, 0.9, 0.5], true), ([0.1, 0.9, 0.5], false), ([0.9, 0.1, 0.5], false), ([0.9, 0.9, f32::NAN], false)]
@@ -383,22 +410,36 @@ mod tests {
     #[test]
     fn threads_make_no_difference() {
         let rows = corner(20_000);
-        let one = grow(&rows, &OPTIONS);
-        assert_eq!(one, grow(&rows, &GrowOptions { threads: 3, ..OPTIONS }));
-        assert_ne!(one, grow(&rows, &GrowOptions { seed: 4, ..OPTIONS }));
+        let one = grow_all(&rows, &OPTIONS);
+        assert_eq!(one, grow_all(&rows, &GrowOptions { threads: 3, ..OPTIONS }));
+        assert_ne!(one, grow_all(&rows, &GrowOptions { seed: 4, ..OPTIONS }));
+    }
+
+    #[test]
+    fn a_forest_goes_on_from_its_first_trees_to_the_bit() {
+        let rows = corner(5_000);
+        let whole = grow_all(&rows, &OPTIONS);
+        for known in [0, 1, 13, whole.trees.len()] {
+            let mut told = Vec::new();
+            let resumed = grow(&rows, &OPTIONS, &whole.trees[..known], &mut |tree| told.push(tree.clone()));
+            assert!(resumed == whole && told == whole.trees, "{known}");
+        }
+        // What other rows gave does not fit, and makes no difference.
+        let foreign = grow_all(&corner(4_000), &OPTIONS);
+        assert_eq!(grow(&rows, &OPTIONS, &foreign.trees, &mut |_| ()), whole);
     }
 
     #[test]
     fn rows_that_teach_nothing_give_no_trees() {
         let mut rows = Rows::new(Edges::of(&[1.0, f32::NAN], 2));
         (0..10).for_each(|i| rows.push(&[1.0, f32::NAN], i % 2 == 0));
-        assert!(grow(&rows, &OPTIONS).trees.is_empty());
-        assert!(grow(&Rows::new(Edges::of(&[], 2)), &OPTIONS).trees.is_empty());
+        assert!(grow_all(&rows, &OPTIONS).trees.is_empty());
+        assert!(grow_all(&Rows::new(Edges::of(&[], 2)), &OPTIONS).trees.is_empty());
     }
 
     #[test]
     fn lanes_are_sums_to_the_bit() {
-        let forest = grow(&corner(5000), &OPTIONS);
+        let forest = grow_all(&corner(5000), &OPTIONS);
         let rows: [[f32; 3]; 8] = std::array::from_fn(|i| [i as f32 / 8.0, 0.7, if i == 3 { f32::NAN } else { 0.2 }]);
         let lanes: [[f32; 8]; 3] = std::array::from_fn(|input| std::array::from_fn(|lane| rows[lane][input]));
         let sums = forest.sums(&lanes);

@@ -7,6 +7,7 @@ use super::features::{HEAD, ROW};
 use super::filter::Unit;
 use super::forest::Forest;
 use super::grow::{Edges, GrowOptions, Rows, grow};
+use super::grown::{Growth, Part};
 use super::inject::{INSIDE, inject};
 use super::population::Population;
 use super::score::{Observation, observe, units};
@@ -30,6 +31,8 @@ const EDGE_ROWS: usize = 60_000;
 
 const HEAD_OPTIONS: GrowOptions =
     GrowOptions { trees: 200, rate: 0.1, l2: 5.0, inputs: 0.7, rows: 0.6, seed: 1, threads: 1 };
+/// Trees of both forests together, where every one of them helps.
+pub(super) const TREES: usize = HEAD_OPTIONS.trees + ROW_OPTIONS.trees;
 const ROW_OPTIONS: GrowOptions = GrowOptions { inputs: 0.5, seed: 2, ..HEAD_OPTIONS };
 
 /// How many rows a history can give.
@@ -52,8 +55,14 @@ pub(super) struct Forests {
 }
 
 /// Learns the forests from these devices' histories. The same whatever the number of threads, 0 for as many as the machine
-/// has.
-pub(super) fn learn(histories: &[&History], population: &Population, seed: u64, threads: usize) -> Forests {
+/// has, and whatever trees are there already.
+pub(super) fn learn(
+    histories: &[&History],
+    population: &Population,
+    seed: u64,
+    threads: usize,
+    growth: &mut Growth<'_>,
+) -> Forests {
     let threads = threads::count(threads);
     let plan = Plan::of(histories, seed);
     let units = units(population);
@@ -77,7 +86,11 @@ pub(super) fn learn(histories: &[&History], population: &Population, seed: u64, 
         rows.append(row);
     }
     let of = |options: GrowOptions| GrowOptions { seed: options.seed ^ seed << 8, threads, ..options };
-    Forests { head: grow(&heads, &of(HEAD_OPTIONS)), row: grow(&rows, &of(ROW_OPTIONS)) }
+    let Growth { from, told } = growth;
+    Forests {
+        head: grow(&heads, &of(HEAD_OPTIONS), &from.head, &mut |tree| told(Part::Head, tree)),
+        row: grow(&rows, &of(ROW_OPTIONS), &from.row, &mut |tree| told(Part::Row, tree)),
+    }
 }
 
 /// One history, once more with other events.
@@ -178,8 +191,8 @@ mod tests {
         let bodies = Fleet { devices: 60, interval_ms: HOUR, ..Fleet::default() }.histories();
         let taught: Vec<&History> = bodies.iter().collect();
         let population = adults();
-        let one = learn(&taught, &population, 5, 1);
-        let three = learn(&taught, &population, 5, 3);
+        let one = learn(&taught, &population, 5, 1, &mut Growth::anew(&mut |_, _| ()));
+        let three = learn(&taught, &population, 5, 3, &mut Growth::anew(&mut |_, _| ()));
         assert!(one.head == three.head && one.row == three.row);
 
         let fresh = Fleet { devices: 40, interval_ms: HOUR, seed: 9, ..Fleet::default() }.histories();

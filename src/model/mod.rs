@@ -16,6 +16,7 @@
 //! | [`news2`] | the early warning score that nurses know, for comparison |
 //! | [`training`] | unlabelled histories to a model |
 //! | `learn`, `inject`, `grow` | forests: rows to learn from, the synthetic events in them, growing |
+//! | [`grown`] | trees of a training that was interrupted |
 //! | `synthetic` | simulated bodies, from which the built-in model's forests learnt |
 //! | [`calibrate`] | the alarm budget: a threshold from held-back devices |
 //! | [`evaluate`] | alarms against labels |
@@ -38,6 +39,7 @@ mod features;
 mod filter;
 pub mod forest;
 mod grow;
+pub mod grown;
 mod inject;
 mod learn;
 pub mod news2;

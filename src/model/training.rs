@@ -22,6 +22,7 @@ use super::Model;
 use super::artifact::{Card, HeldBack, TrainedOn};
 use super::calibrate::{Counts, Curve, GRID, Watch, grid};
 use super::drift::{Profile, Sample};
+use super::grown::Growth;
 use super::learn::{self, Forests, learn};
 use super::population::{self, APART_H, LEAST_VALUES, Series, adults};
 use super::rules;
@@ -92,6 +93,15 @@ const MOST_VALUES: usize = 1024;
 /// # Errors
 /// [`TrainError`] when there is nothing to learn from, or an option can't be.
 pub fn train(histories: &[History], options: &TrainOptions) -> Result<Model, TrainError> {
+    train_on(histories, options, &mut Growth::anew(&mut |_, _| ()))
+}
+
+/// The same, from trees that an interrupted training of the same histories and options has grown, and telling of every
+/// tree. The model is the same to the bit as without them.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on(histories: &[History], options: &TrainOptions, growth: &mut Growth<'_>) -> Result<Model, TrainError> {
     let budget = sound_budget(options.alarms_per_device_day)?;
     let mut histories: Vec<&History> = histories.iter().filter(|history| history.has_vitals()).collect();
     histories.sort_by(|a, b| a.device_id.cmp(&b.device_id));
@@ -102,7 +112,7 @@ pub fn train(histories: &[History], options: &TrainOptions) -> Result<Model, Tra
     let taught: usize = fleet.devices.iter().filter(|d| d.fold != HELD_FOLD).map(|d| learn::rows_of(d.history)).sum();
     let learns = fleet.devices.len() >= LEAST_FOREST_DEVICES && taught >= LEAST_ROWS;
     let (params, Watched { counts, profile }) =
-        if learns { fleet.learn_forests() } else { fleet.with_builtin_forests() };
+        if learns { fleet.learn_forests(growth) } else { fleet.with_builtin_forests() };
 
     let held_back = HeldBack {
         devices: if fleet.holds_back() { counts.devices } else { 0 },
@@ -122,7 +132,7 @@ pub fn make_builtin(threads: usize) -> Model {
     let population = adults();
     let histories = synthetic::bodies(&population, 3_000, 1);
     let histories: Vec<&History> = histories.iter().collect();
-    let Forests { head, row } = learn(&histories, &population, 1, threads);
+    let Forests { head, row } = learn(&histories, &population, 1, threads, &mut Growth::anew(&mut |_, _| ()));
     let params = Params::new(population, head, row);
     let card = Card::builtin(&params);
     Model::assemble(params, Curve::builtin(), card, DEFAULT_BUDGET)
@@ -231,11 +241,11 @@ impl<'a> Fleet<'a> {
         population::estimate(&kept, &adults(), prior_devices)
     }
 
-    fn learn_forests(&self) -> (Params, Watched) {
+    fn learn_forests(&self, growth: &mut Growth<'_>) -> (Params, Watched) {
         let population = self.population(Some(HELD_FOLD));
         let taught: Vec<&History> =
             self.devices.iter().filter(|device| device.fold != HELD_FOLD).map(|device| device.history).collect();
-        let forests = learn(&taught, &population, self.options.seed, self.options.threads);
+        let forests = learn(&taught, &population, self.options.seed, self.options.threads, growth);
         let params = Params::new(population, forests.head, forests.row);
         let watched = self.watch(|device| (device.fold == HELD_FOLD).then_some(&params));
         (params, watched)

@@ -85,7 +85,7 @@ fn is_of_another_version(error: &anyhow::Error) -> bool {
     error.downcast_ref::<StateError>().is_some_and(other)
 }
 
-fn write(states: &States) -> anyhow::Result<Vec<u8>> {
+pub(super) fn write(states: &States) -> anyhow::Result<Vec<u8>> {
     let mut bytes = HEADING.to_vec();
     bytes.extend(u32::try_from(states.devices())?.to_le_bytes());
     for (name, state) in states.sorted() {

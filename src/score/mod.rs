@@ -12,8 +12,12 @@
 //! | `followed` | one model's way along the log |
 //! | [`follow`] | the scorer that follows the lake: the model in force, and the one that is to take over |
 //! | [`lock`] | one scorer at a time in a folder |
+//! | [`shards`] | closed days scored by several processes, each a share of the devices |
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use futures::TryStreamExt;
@@ -36,6 +40,7 @@ mod followed;
 pub mod lock;
 pub mod rows;
 pub mod scorer;
+pub mod shards;
 
 pub use followed::is_unordered;
 use followed::{Followed, Hole, is_gone};
@@ -72,13 +77,28 @@ pub async fn score_lake(
     store: &Store,
     model: &Model,
     options: ScoreOptions,
+    told: impl FnMut(&Scored),
+) -> anyhow::Result<Scored> {
+    score_rest(store, model, options, DayOutliers::new(), told).await
+}
+
+/// The same, where verdicts on some closed days were gathered before.
+async fn score_rest(
+    store: &Store,
+    model: &Model,
+    options: ScoreOptions,
+    gathered: DayOutliers,
     mut told: impl FnMut(&Scored),
 ) -> anyhow::Result<Scored> {
     let mut done = Scored { model: model.id().to_owned(), ..Scored::default() };
     let mut again = options.again;
+    let gathered_runs: BTreeSet<&str> = gathered.values().map(|(run, _)| run.as_str()).collect();
     for _ in 0..RACES {
         let view = View::open(store).await?;
-        let lacks = |runs: &DayRuns| runs.readings.is_some() && runs.scored_by.as_deref() != Some(model.id());
+        let lacks = |runs: &DayRuns| {
+            let lacking = runs.readings.as_ref().filter(|_| runs.scored_by.as_deref() != Some(model.id()));
+            lacking.is_some_and(|readings| !gathered_runs.contains(readings.run.as_str()))
+        };
         let last_epoch = Epoch::last(store, model.id()).await?;
         let resumed = match again || view.state.days.values().any(lacks) {
             true => None,
@@ -99,11 +119,12 @@ pub async fn score_lake(
             take_all(&mut followed, store, &landed, &mut done, &mut told).await?;
         }
         followed.checkpoint(store, false).await?;
-        if put_in_force(store, view, model.id(), &found).await? == Commit::Done {
+        // What was found is no longer known after a lost race, and the days still lack it.
+        again = again && found.is_empty();
+        let all = gathered.iter().map(|(&day, outliers)| (day, outliers.clone())).chain(found).collect();
+        if put_in_force(store, view, model.id(), &all).await? == Commit::Done {
             return Ok(done);
         }
-        // What was found is no longer known, and the days still lack it.
-        again = again && found.is_empty();
     }
     anyhow::bail!("the lake changed again and again while it was scored; run `vitals score` again")
 }

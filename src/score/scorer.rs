@@ -28,6 +28,11 @@ impl States {
         self.0.insert(device.into(), Box::new(state.to_array()));
     }
 
+    /// Takes the states of other devices.
+    pub(super) fn extend(&mut self, others: States) {
+        self.0.extend(others.0);
+    }
+
     /// Every device's state, by name.
     pub(super) fn sorted(&self) -> Vec<(&str, &[u8])> {
         let mut states: Vec<(&str, &[u8])> = self.0.iter().map(|(device, s)| (device.as_ref(), s.as_slice())).collect();

@@ -1,7 +1,16 @@
 //! Training: a bounded sample of what devices sent → a model → the lake's, or a folder's.
 //!
 //! What is normal is learnt in [`crate::model::training`]; this room finds the readings to learn from and keeps what was
-//! learnt.
+//! learnt. Learning can also be done elsewhere: from a prepared sample, in a container.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`sample`] | which readings are learnt from |
+//! | [`prepared`] | these readings in files of their own |
+//! | [`container`] | where a training job of SageMaker finds and leaves what |
+//! | [`packed`] | the model that such a job leaves |
+//! | [`periodic`] | when to train again |
+//! | [`plan`] | what training would do, for who asks first |
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -12,6 +21,7 @@ use crate::{
     lake::{
         Created, Day, Store, Table, View, layout, run,
         scan::{self, Offsets, Rows},
+        state::Run,
     },
     model::{
         Comparison, Model,
@@ -22,10 +32,16 @@ use crate::{
     score::{load_model, scorer::ReadingColumns},
 };
 
+pub mod container;
+pub mod packed;
 pub mod periodic;
+pub mod plan;
+pub mod prepared;
 pub mod sample;
 
+pub use packed::ARTIFACT;
 pub use periodic::due_in;
+pub use plan::Plan;
 pub use sample::Sampler;
 
 /// A stretch of time by the readings' own clocks, `[since, until)`, milliseconds since 1970 UTC.
@@ -42,13 +58,18 @@ impl Span {
     fn holds(self, ts_ms: i64) -> bool {
         (self.since_ms..self.until_ms).contains(&ts_ms)
     }
+
+    /// Whether a run of readings may have any of it.
+    fn meets(self, run: &Run) -> bool {
+        run.max_ts >= self.since_ms && run.min_ts < self.until_ms
+    }
 }
 
 /// Gives every reading of a lake in `span` to the sampler. Memory is the sampler's, and a batch of rows.
 pub async fn sample_lake(store: &Store, view: &View, span: Span, sampler: &mut Sampler) -> anyhow::Result<()> {
     for (&day, runs) in &view.state.days {
         let Some(run) = &runs.readings else { continue };
-        if run.max_ts < span.since_ms || run.min_ts >= span.until_ms {
+        if !span.meets(run) {
             continue;
         }
         let mut batches = run::rows(store, Table::Readings, day, run);

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod compaction;
+mod container;
 mod faults;
 mod follow;
 mod import;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::program::vitals;
 
 /// Readings of some devices in one file: three days, every half hour.
-fn fleet_csv(folder: &Path, devices: u32) {
+pub fn fleet_csv(folder: &Path, devices: u32) {
     let mut text = "device_id,timestamp,heart_rate,systolic,diastolic,temperature,spo2,respiratory_rate\n".to_owned();
     for device in 0..devices {
         for step in 0..144_u32 {

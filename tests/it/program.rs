@@ -29,6 +29,7 @@ pub fn program(folder: &Path) -> Command {
         "VITALS_LAKE",
         "VITALS_BROKER",
         "VITALS_CONFIG",
+        "VITALS_OPT_ML",
         "VITALS_REPORT_TOKEN",
         "VITALS_LOG",
         "VITALS_LOG_FORMAT",
