@@ -20,8 +20,13 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
+pub mod catalogue;
 mod credentials;
+pub mod deployed;
+pub mod json;
 pub mod msk;
+#[cfg(test)]
+pub(crate) mod replay;
 
 pub use credentials::{Cached, NoCredentials};
 
@@ -66,9 +71,30 @@ pub async fn credentials() -> Result<Credentials, NoCredentials> {
     found().await.credentials.get().await
 }
 
+/// What every client of a service is made from: the chain's settings with credentials that are kept.
+pub(crate) async fn config() -> SdkConfig {
+    let found = found().await;
+    let credentials = SharedCredentialsProvider::from(Arc::clone(&found.credentials) as Arc<dyn ProvideCredentials>);
+    found.config.to_builder().credentials_provider(credentials).build()
+}
+
 /// The region: `AWS_REGION`, that of the profile, that of the machine.
 pub async fn region() -> Option<String> {
     found().await.config.region().map(|region| region.as_ref().to_owned())
+}
+
+/// The region that is named, or the one that is known without.
+///
+/// # Errors
+/// Where none is.
+pub async fn region_or(named: Option<&str>) -> anyhow::Result<String> {
+    let region = match named {
+        Some(region) => Some(region.to_owned()),
+        None => region().await,
+    };
+    region.ok_or_else(|| {
+        anyhow::anyhow!("no AWS region is named\nhint: `--region eu-central-1`, AWS_REGION, or `region` of the profile")
+    })
 }
 
 /// Where a service is reached, if not at its usual address: `AWS_ENDPOINT_URL_<SERVICE>`, else `AWS_ENDPOINT_URL` or the

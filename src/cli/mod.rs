@@ -19,7 +19,7 @@ use clap::{
 };
 
 use crate::{
-    aws::NoCredentials,
+    aws::{NoCredentials, deployed::NoStack, json::CallError},
     lake::{
         Place, Store, StoreError,
         store::{Refusal, S3Error},
@@ -49,6 +49,7 @@ pub mod score;
 pub mod simulate;
 pub mod size;
 pub mod status_line;
+pub mod target;
 pub mod train;
 pub mod up;
 pub mod verify;
@@ -282,6 +283,16 @@ impl Exit {
         Exit { code: 3, message: message.into() }.into()
     }
 
+    /// AWS is not open to us: exit code 5.
+    pub fn no_access(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 5, message: message.into() }.into()
+    }
+
+    /// Somebody interrupted it: exit code 130.
+    pub fn interrupted(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 130, message: message.into() }.into()
+    }
+
     /// The command can't be understood: exit code 2.
     pub fn usage(message: impl Into<String>) -> anyhow::Error {
         Exit { code: 2, message: message.into() }.into()
@@ -316,9 +327,13 @@ pub fn in_words(error: &anyhow::Error) -> String {
 
 /// The exit code of one cause, where it has one of its own.
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    let no_access = || cause.downcast_ref::<NoCredentials>().map(|_| 5);
+    let no_access = || {
+        let no_good = cause.downcast_ref::<CallError>().is_some_and(CallError::is_about_credentials);
+        (no_good || cause.is::<NoCredentials>()).then_some(5)
+    };
+    let no_stack = || cause.downcast_ref::<NoStack>().map(|_| 3);
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
-    exit.or_else(no_access).or_else(|| match S3Error::within(cause)?.refusal {
+    exit.or_else(no_access).or_else(no_stack).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),
         _ => None,

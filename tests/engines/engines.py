@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import kafka
+import ministack
 import s3
+import trino
 from install import Missing, cache, folder_once, from_debian, importable, python_packages, run  # noqa: F401
 
 PAHO = "paho-mqtt==2.1.0"
@@ -85,6 +87,8 @@ ENGINES = {
     "kafka": Engine(kafka.install, kafka.start),
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),
+    "ministack": Engine(ministack.install, ministack.start),
+    "trino": Engine(trino.install, trino.start),
 }
 
 _installed: dict = {}
