@@ -20,15 +20,20 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
+pub mod catalogue;
 pub mod clients;
 mod credentials;
+pub mod deployed;
 pub mod devices;
 pub mod doctor;
 pub mod ec2;
 pub mod iam;
 pub mod image;
+pub mod json;
 pub mod msk;
 pub mod prices;
+#[cfg(test)]
+pub(crate) mod replay;
 pub mod signed;
 pub mod stack;
 
@@ -85,6 +90,20 @@ pub(crate) async fn config() -> SdkConfig {
 /// The region: `AWS_REGION`, that of the profile, that of the machine.
 pub async fn region() -> Option<String> {
     found().await.config.region().map(|region| region.as_ref().to_owned())
+}
+
+/// The region that is named, or the one that is known without.
+///
+/// # Errors
+/// Where none is.
+pub async fn region_or(named: Option<&str>) -> anyhow::Result<String> {
+    let region = match named {
+        Some(region) => Some(region.to_owned()),
+        None => region().await,
+    };
+    region.ok_or_else(|| {
+        anyhow::anyhow!("no AWS region is named\nhint: `--region eu-central-1`, AWS_REGION, or `region` of the profile")
+    })
 }
 
 /// Where a service is reached, if not at its usual address: `AWS_ENDPOINT_URL_<SERVICE>`, else `AWS_ENDPOINT_URL` or the

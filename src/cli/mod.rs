@@ -22,7 +22,9 @@ use crate::{
     aws::{
         NoCredentials,
         clients::{CallFailed, NoRegion},
+        deployed::NoStack,
         image::RegistryError,
+        json::CallError,
     },
     lake::{
         Place, Store, StoreError,
@@ -316,6 +318,16 @@ impl Exit {
         Exit { code: 3, message: message.into() }.into()
     }
 
+    /// AWS is not open to us: exit code 5.
+    pub fn no_access(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 5, message: message.into() }.into()
+    }
+
+    /// Somebody interrupted it: exit code 130.
+    pub fn interrupted(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: 130, message: message.into() }.into()
+    }
+
     /// The command can't be understood: exit code 2.
     pub fn usage(message: impl Into<String>) -> anyhow::Error {
         Exit { code: 2, message: message.into() }.into()
@@ -359,7 +371,10 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
     let refused = || cause.downcast_ref::<CallFailed>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
     let no_region = || cause.downcast_ref::<NoRegion>().map(|_| 4);
-    let of_aws = || no_access().or_else(refused).or_else(no_region).or_else(registry);
+    let no_good = || cause.downcast_ref::<CallError>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
+    let no_stack = || cause.downcast_ref::<NoStack>().map(|_| 3);
+    let of_aws =
+        || no_access().or_else(refused).or_else(no_good).or_else(no_region).or_else(no_stack).or_else(registry);
     exit.or_else(of_aws).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),

@@ -4,6 +4,9 @@
 //!   where the chain goes on), and, where a scorer follows, no landing file that it would need after a crash.
 //! - Runs go when their name says that they were begun over two days ago and no state of the last two days names them.
 //! - States go after two days, but for the newest.
+//!
+//! Where a catalogue shows the lake to another engine, what it has shown of late counts like what states say: nothing goes
+//! that a query may still be at.
 
 use std::collections::HashSet;
 
@@ -26,12 +29,14 @@ const LANDING_KEPT_MS: i64 = DAY_MS;
 /// How long a run that no state names is kept: whoever writes it may still be at it.
 const RUN_KEPT_MS: i64 = 2 * DAY_MS;
 
-/// Removes what nothing needs any more, and says how many files that were.
-pub async fn clean(store: &Store, now_ms: i64) -> Result<u64, StoreError> {
+/// Removes what nothing needs any more, and says how many files that were. `shown` is the number of the oldest state that a
+/// catalogue may still show to anybody; none where there is no catalogue.
+pub async fn clean(store: &Store, now_ms: i64, shown: Option<u64>) -> Result<u64, StoreError> {
     let states = states(store).await?;
     let mut goes = Vec::new();
+    let passed = |state: &State| shown.is_none_or(|shown| state.n <= shown);
     // Whoever opened the lake within the last day may still be reading what the state of then shows.
-    if let Some(old) = states.iter().rev().find(|state| now_ms - state.written_ms >= LANDING_KEPT_MS) {
+    if let Some(old) = states.iter().rev().find(|state| now_ms - state.written_ms >= LANDING_KEPT_MS && passed(state)) {
         let scorers = scorers(store, &states).await?;
         let landing = below_cut(store, old, layout::LANDING).await?.into_iter();
         let needed = |file: &SliceFile| {
@@ -43,7 +48,8 @@ pub async fn clean(store: &Store, now_ms: i64) -> Result<u64, StoreError> {
         goes.extend(below_cut(store, old, layout::SCORED).await?.into_iter().map(|file| file.key));
     }
     // A state is in force until the next one is written.
-    let ended = states.windows(2).take_while(|pair| now_ms - pair[1].written_ms >= RUN_KEPT_MS).count();
+    let has_ended = |pair: &&[State]| now_ms - pair[1].written_ms >= RUN_KEPT_MS && passed(&pair[1]);
+    let ended = states.windows(2).take_while(has_ended).count();
     goes.extend(states[..ended].iter().map(|state| layout::state_file(state.n)));
     let named = states[ended..].iter().flat_map(|state| state.days.values());
     let named = named.flat_map(|runs| Table::ALL.iter().filter_map(|&table| runs.of(table)));

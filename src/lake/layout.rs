@@ -12,6 +12,7 @@
 //! models/<model>/jobs/<job>/<share:05>/dt=<day>.parquet        what one share has found
 //! models/<model>/jobs/<job>/<share:05>/devices.bin, done.json  its devices' states after these days, and how much it was
 //! state/<n:010>.json                                          what is in force: the highest n
+//! cuts/<n:010>.parquet                                        its cuts, where a catalogue shows the lake
 //! ```
 //!
 //! Names come from the pipeline alone (a chain's or a run's), never from a device.
@@ -122,6 +123,8 @@ pub const LANDING: &str = "landing";
 pub const SCORED: &str = "scored";
 /// The folder of the states.
 pub const STATE: &str = "state";
+/// The folder of the states' cuts, for engines that read tables only.
+pub const CUTS: &str = "cuts";
 /// The folder of the models.
 pub const MODELS: &str = "models";
 
@@ -194,6 +197,16 @@ pub fn job_share(model: &str, job: &str, share: u32, file: &str) -> Path {
 /// The state number `n`.
 pub fn state_file(n: u64) -> Path {
     Path::from_iter([STATE, &format!("{n:010}.json")])
+}
+
+/// The cuts of the state number `n`.
+pub fn cuts_file(n: u64) -> Path {
+    Path::from_iter([CUTS, &format!("{n:010}.parquet")])
+}
+
+/// Reads the number of the key of a state's cuts.
+pub fn parse_cuts(key: &Path) -> Option<u64> {
+    key.filename()?.strip_suffix(".parquet")?.parse().ok()
 }
 
 /// Reads `…/<chain>/<partition:05>/<first:020>.parquet`, the end of a landing or scored file's key.

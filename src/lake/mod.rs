@@ -8,6 +8,7 @@
 //! | [`landing`] | the chain of slices of one partition: one create-only write commits each |
 //! | [`state`] | what is in force: closed days, cuts, models, imports |
 //! | [`epoch`] | how far models have followed the log |
+//! | [`catalogue`] | the same as tables and views of a catalogue, for Athena |
 //! | [`view`] | one consistent picture of it all |
 //! | [`scan`] | the rows of that picture, streamed |
 //! | [`merge`] | sorted rows of many files into one sorted stream, sent-twice rows dropped |
@@ -18,6 +19,7 @@
 //! | [`import`] | history from files → the days when it happened |
 //! | [`encoding`] | how the Parquet files are written |
 
+pub mod catalogue;
 pub mod clean;
 pub mod compact;
 pub mod encoding;

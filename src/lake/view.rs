@@ -12,7 +12,7 @@ use object_store::path::Path;
 use super::{
     landing::{self, SliceFile},
     layout::{self, Day, Table},
-    state::{Cut, State},
+    state::State,
     store::{Store, StoreError},
 };
 
@@ -65,14 +65,6 @@ impl View {
             }));
         }
         files
-    }
-
-    /// Every cut: chain, partition, cut.
-    pub fn cuts(&self) -> impl Iterator<Item = (&str, i32, Cut)> {
-        self.state
-            .cut
-            .iter()
-            .flat_map(|(chain, partitions)| partitions.iter().map(move |(p, c)| (chain.as_str(), *p, *c)))
     }
 
     /// Whether the lake has nothing in it at all.

@@ -367,7 +367,7 @@ impl Loop {
 
     async fn close_days(&self, now_ms: i64) -> anyhow::Result<()> {
         let closed = compact(&self.store, CompactOptions { now_ms, running_day: false }, |_| ()).await?;
-        let removed = clean::clean(&self.store, now_ms).await?;
+        let removed = clean::clean(&self.store, now_ms, None).await?;
         tracing::info!(days = closed.len(), removed, "compacted");
         self.told.send_modify(|standing| {
             standing.closed += closed.len() as u64;

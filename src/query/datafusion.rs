@@ -19,10 +19,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow::{
-    array::{Int32Array, Int64Array, RecordBatch, StringArray},
-    datatypes::SchemaRef,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     common::ScalarValue,
@@ -43,10 +40,10 @@ use super::{
     files::{Files, LakeFile},
     hint,
     statement::VIEWS,
-    table::{LakeTable, cuts_schema},
+    table::LakeTable,
 };
 use crate::{
-    lake::{Store, StoreError, Table, View},
+    lake::{Store, StoreError, Table, View, catalogue},
     reading::columns,
 };
 
@@ -160,6 +157,10 @@ impl Engine for LocalEngine {
                 return Err(self.explained(stop));
             }
         }
+    }
+
+    async fn current_view(&self) -> Result<View, QueryError> {
+        Ok(self.view())
     }
 
     fn take_warnings(&self) -> Vec<String> {
@@ -334,10 +335,8 @@ async fn picture(
         base.register_table(name, table).map_err(failed)?;
     }
     let session = session(options, runtime);
-    let upto = view.state.upto.map(|day| day.to_string()).unwrap_or_default();
-    let n = i64::try_from(view.state.n).unwrap_or(i64::MAX);
     for (name, text) in VIEWS {
-        let statement = Statement::template(text).bind("upto", Value::Text(upto.clone())).bind("n", Value::Int(n));
+        let statement = Statement::view(text, &view.state);
         let plan = base.state().create_logical_plan(statement.text()).await.map_err(failed)?;
         let plan = plan.with_param_values(parameters(&statement)?).map_err(failed)?;
         session.register_table(name, Arc::new(ViewTable::new(plan, None))).map_err(failed)?;
@@ -391,20 +390,8 @@ fn base_tables(view: &View, files: &Arc<Files>) -> Result<Vec<NamedTable>, DataF
 }
 
 fn cuts(view: &View) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let cuts: Vec<_> = view.cuts().collect();
-    let n = i64::try_from(view.state.n).unwrap_or(i64::MAX);
-    let schema = cuts_schema();
-    let batch = RecordBatch::try_new(
-        Arc::clone(&schema),
-        vec![
-            Arc::new(Int64Array::from_iter_values(cuts.iter().map(|_| n))),
-            Arc::new(StringArray::from_iter_values(cuts.iter().map(|(chain, _, _)| chain))),
-            Arc::new(Int32Array::from_iter_values(cuts.iter().map(|(_, partition, _)| *partition))),
-            Arc::new(Int64Array::from_iter_values(cuts.iter().map(|(_, _, cut)| cut.first))),
-            Arc::new(Int64Array::from_iter_values(cuts.iter().map(|(_, _, cut)| cut.offset))),
-        ],
-    )?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+    let cuts = catalogue::cuts(&view.state)?;
+    Ok(Arc::new(MemTable::try_new(cuts.schema(), vec![vec![cuts]])?))
 }
 
 fn failed(error: DataFusionError) -> QueryError {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::{TryStreamExt, stream::BoxStream};
 
 use super::{QueryError, Statement};
+use crate::lake::View;
 
 /// The rows of an answer, as they come.
 pub struct Answer {
@@ -30,9 +31,17 @@ pub trait Engine: Send + Sync {
     /// Starts a statement. Dropping the answer stops it.
     async fn run(&self, statement: &Statement) -> Result<Answer, QueryError>;
 
+    /// The picture of the lake that statements see now.
+    async fn current_view(&self) -> Result<View, QueryError>;
+
     /// What people should know beside the rows, each said once: files that were left out, and why.
     fn take_warnings(&self) -> Vec<String>;
 
     /// The bytes of data that were read for all statements so far.
     fn bytes_scanned(&self) -> u64;
+
+    /// What those statements cost, in US dollars, where they cost anything but time.
+    fn dollars(&self) -> Option<f64> {
+        None
+    }
 }

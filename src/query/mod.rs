@@ -6,11 +6,13 @@
 //! | [`readonly`] | what a person's own SQL may be |
 //! | [`engine`] | what an engine does: a statement in, rows out |
 //! | [`datafusion`] | the engine of this machine, over one consistent picture of the lake |
+//! | [`athena`] | the engine of a deployed stack, which bills what it reads |
 //! | `table`, `files` | the lake's files as tables for it; damaged ones are named and left out |
 //! | [`standing`] | what a lake can't answer yet, and what to run then |
 //! | [`output`] | rows as table, JSON, NDJSON, CSV, Markdown, Parquet |
 //! | `hint` | an engine's errors in words that help |
 
+pub mod athena;
 pub mod datafusion;
 pub mod engine;
 mod files;
@@ -76,13 +78,35 @@ pub enum QueryError {
     /// The engine failed.
     #[error("the query engine failed: {0}")]
     Failed(String),
+    /// AWS did not do what it was asked.
+    #[error("{what}")]
+    Refused {
+        /// What it said.
+        what: String,
+        /// What may help.
+        hint: Option<String>,
+        /// Whether it is for want of credentials that are good.
+        no_access: bool,
+    },
+    /// There is no query of this id.
+    #[error("Athena knows no query `{id}`")]
+    NoSuchQuery {
+        /// The id.
+        id: String,
+    },
+    /// Somebody interrupted it.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl QueryError {
     /// What may help, where anything is known to.
     pub fn hint(&self) -> Option<String> {
         match self {
-            QueryError::Sql { hint, .. } => hint.clone(),
+            QueryError::Sql { hint, .. } | QueryError::Refused { hint, .. } => hint.clone(),
+            QueryError::NoSuchQuery { .. } => {
+                Some("ids are kept for 45 days, in the region and the account where the query ran".to_owned())
+            }
             QueryError::NotReadOnly { .. } => Some(format!("one SELECT over {}", readonly::TABLES_IN_WORDS)),
             QueryError::OutOfMemory { .. } => {
                 Some("ask for fewer rows: a shorter time (`--since`, `--until`, `WHERE ts >= …`), or LIMIT".to_owned())

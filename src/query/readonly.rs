@@ -3,7 +3,7 @@
 //! The text is parsed and its tree is looked through; nothing is searched for in the text. What is not known to be
 //! harmless is refused.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::{
     ast::{Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor},
@@ -31,8 +31,17 @@ const MAX_CHAIN: usize = 200;
 /// How many tables and SELECTs a query may put together, for the same reason.
 const MAX_PARTS: usize = 200;
 
-/// Checks that `text` is one query that only reads.
-pub fn check(text: &str) -> Result<(), QueryError> {
+/// What a query is like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The tables that it reads, but for those that it defines itself; without quotes, in lower case.
+    pub tables: BTreeSet<String>,
+    /// Whether it says itself how many rows it gives at most.
+    pub limited: bool,
+}
+
+/// Checks that `text` is one query that only reads, and says what it is like.
+pub fn check(text: &str) -> Result<Facts, QueryError> {
     let dialect = GenericDialect {};
     let unreadable = |message: String| QueryError::Sql { message: super::hint::tidy(&message), hint: None };
     let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().map_err(|e| unreadable(e.to_string()))?;
@@ -50,10 +59,13 @@ pub fn check(text: &str) -> Result<(), QueryError> {
         [] => return Err(refused("there is none".to_owned())),
         more => return Err(refused(format!("it is {} statements, not one", more.len()))),
     };
-    match statement.visit(&mut Reader::default()) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(what) => Err(refused(what.into())),
+    let mut reader = Reader::default();
+    if let ControlFlow::Break(what) = statement.visit(&mut reader) {
+        return Err(refused(what.into()));
     }
+    let limited = |query: &Query| query.limit_clause.is_some() || query.fetch.is_some();
+    let limited = matches!(statement, Statement::Query(query) if limited(query));
+    Ok(Facts { tables: reader.tables.difference(&reader.defined).cloned().collect(), limited })
 }
 
 fn refused(what: String) -> QueryError {
@@ -65,6 +77,9 @@ fn refused(what: String) -> QueryError {
 struct Reader {
     depth: usize,
     parts: usize,
+    /// Every table that is named, and those that the query itself defines.
+    tables: BTreeSet<String>,
+    defined: BTreeSet<String>,
 }
 
 impl Reader {
@@ -105,6 +120,8 @@ impl Visitor for Reader {
                 }
             }
         }
+        let with = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.defined.extend(with.map(|table| table.alias.name.value.to_lowercase()));
         if !query.locks.is_empty() {
             return stop("it locks rows");
         }
@@ -124,6 +141,7 @@ impl Visitor for Reader {
         if text.chars().any(|c| matches!(c, '/' | '\\' | ':' | '\'')) {
             return stop(format!("{text} is not a table but a file's name"));
         }
+        self.tables.insert(text.replace(['"', '`'], "").to_lowercase());
         ControlFlow::Continue(())
     }
 
@@ -228,6 +246,14 @@ mod tests {
         ] {
             assert!(check(sql).is_err(), "{sql}");
         }
+    }
+
+    #[test]
+    fn the_tables_of_a_query_are_known() {
+        let tables = |sql: &str| check(sql).unwrap().tables.into_iter().collect::<Vec<_>>();
+        assert_eq!(tables("SELECT 1"), [""; 0]);
+        assert_eq!(tables("WITH a AS (SELECT * FROM Readings) SELECT * FROM a, \"Other\".t"), ["other.t", "readings"]);
+        assert_eq!(tables("SELECT (SELECT max(x) FROM b) FROM c WHERE y IN (SELECT z FROM d)"), ["b", "c", "d"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, StringArray, TimestampMillisecondArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, SchemaRef},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -173,15 +173,4 @@ impl PruningStatistics for Bounds<'_> {
     fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
         None
     }
-}
-
-/// The small table of cuts: `n, chain, partition, first, offset`.
-pub(super) fn cuts_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("n", DataType::Int64, false),
-        Field::new("chain", DataType::Utf8, false),
-        Field::new("partition", DataType::Int32, false),
-        Field::new("first", DataType::Int64, false),
-        Field::new("offset", DataType::Int64, false),
-    ]))
 }

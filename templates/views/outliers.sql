@@ -14,5 +14,6 @@ SELECT
   CAST(NULL AS varchar) AS dt
 FROM scored AS s
 LEFT JOIN cuts AS c ON c.n = $n AND c.chain = s.chain AND c."partition" = s."partition"
-WHERE s."first" >= COALESCE(c."first", 0)
+WHERE s.model = $model
+  AND s."first" >= COALESCE(c."first", 0)
   AND s."offset" >= COALESCE(c."offset", 0)

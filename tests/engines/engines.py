@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import kafka
+import ministack
 import registry
 import s3
+import trino
 from install import (  # noqa: F401
     Missing, cache, folder_once, from_debian, importable, node_packages, python_packages, run, site_packages,
 )
@@ -99,6 +101,8 @@ ENGINES = {
     "registry": Engine(registry.install, registry.start),
     "skopeo": Engine(lambda: from_debian("skopeo", "skopeo")),
     "prometheus": Engine(install_prometheus),
+    "ministack": Engine(ministack.install, ministack.start),
+    "trino": Engine(trino.install, trino.start),
 }
 
 _installed: dict = {}

@@ -188,11 +188,11 @@ async fn cleaning_takes_only_what_nothing_needs() {
     close(&store, MARCH + 2 * DAY_MS, false).await;
     let stray = "readings/dt=2026-03-01/20260101T000000Z-abcdef/part-00000.parquet";
     store.create(&stray.into(), bytes::Bytes::from_static(b"x")).await.unwrap();
-    assert_eq!(clean(&store, now).await.unwrap(), 1, "only the stray run is old enough");
+    assert_eq!(clean(&store, now, None).await.unwrap(), 1, "only the stray run is old enough");
     let landed = landing::list(&store, &"landing".into()).await.unwrap().len();
     assert_eq!(landed, 3);
 
-    let removed = clean(&store, now + 3 * DAY_MS).await.unwrap();
+    let removed = clean(&store, now + 3 * DAY_MS, None).await.unwrap();
     // Two landing files and the first of two states; the head of the chain stays.
     assert_eq!(removed, 3);
     let left = landing::list(&store, &"landing".into()).await.unwrap();

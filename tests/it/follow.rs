@@ -223,12 +223,12 @@ async fn days_close_behind_the_scorer_and_what_it_needs_after_a_crash_stays() {
     let landed = async || store.list(&"landing".into()).await.unwrap().len();
     let all = landed().await;
     let later = vitals::lake::now_ms() + 3 * DAY_MS;
-    clean(&store, later).await.unwrap();
+    clean(&store, later, None).await.unwrap();
     assert_eq!(landed().await, all);
     follower.checkpoint(true).await.unwrap();
     let epoch = Epoch::newest(&store, "builtin").await.unwrap().unwrap();
     assert_eq!(epoch.checkpoints.len(), 2);
-    clean(&store, later).await.unwrap();
+    clean(&store, later, None).await.unwrap();
     assert!(landed().await < all);
 
     // And what comes next gets the verdicts that it would have got without an end in between.

@@ -2,7 +2,7 @@
 
 use crate::{
     query::{
-        Engine, LocalEngine, QueryError, Statement, Value, nearest,
+        Engine, QueryError, Statement, Value, nearest,
         output::{Cell, Column, columns_of, moment},
         standing::Standing,
         statement,
@@ -63,7 +63,7 @@ impl Known {
 }
 
 /// The first row of a statement's answer; nothing where it has none.
-pub(super) async fn first_row(engine: &LocalEngine, statement: &Statement) -> Result<Vec<Known>, QueryError> {
+pub(super) async fn first_row(engine: &dyn Engine, statement: &Statement) -> Result<Vec<Known>, QueryError> {
     let batches = engine.run(&statement.clone().limit(Some(1))).await?.collect().await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Vec::new()) };
     let columns = columns_of(batch).map_err(|e| QueryError::Failed(e.to_string()))?;
@@ -71,7 +71,7 @@ pub(super) async fn first_row(engine: &LocalEngine, statement: &Statement) -> Re
 }
 
 /// The first column of a statement's answer, a text, `most` rows of it.
-async fn texts(engine: &LocalEngine, statement: Statement, most: Option<u64>) -> Result<Vec<String>, QueryError> {
+async fn texts(engine: &dyn Engine, statement: Statement, most: Option<u64>) -> Result<Vec<String>, QueryError> {
     let batches = engine.run(&statement.limit(most)).await?.collect().await?;
     let mut texts = Vec::new();
     for batch in &batches {
@@ -102,7 +102,7 @@ fn window(since: i64, until: i64) -> String {
 
 /// Why there are no outliers although something has been scored.
 pub(super) async fn no_outliers(
-    engine: &LocalEngine,
+    engine: &dyn Engine,
     filter: &Filter,
     standing: &Standing,
 ) -> Result<String, QueryError> {
@@ -147,7 +147,7 @@ fn text(text: &str) -> Value {
 
 /// Why there are no readings (of one device, or of any where it is empty), and whether that device is known.
 pub(super) async fn no_readings(
-    engine: &LocalEngine,
+    engine: &dyn Engine,
     device: &str,
     since: i64,
     until: i64,

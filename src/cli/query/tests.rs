@@ -6,7 +6,10 @@ use clap::{CommandFactory, Parser};
 use serde_json::Value as Json;
 
 use super::*;
-use crate::query::fixture;
+use crate::{
+    lake::Store,
+    query::{LocalEngine, Options, fixture, standing::standing},
+};
 
 #[derive(Debug, Parser)]
 struct Typed {
