@@ -43,8 +43,10 @@ fn show_state(view: &View) {
         let scored = runs.scored_by.as_deref().unwrap_or("no model");
         println!("  {day}: {} readings, {} outliers, scored by {scored}", rows(Table::Readings), rows(Table::Outliers));
     }
-    for (chain, partition, cut) in view.cuts() {
-        println!("  {chain}/{partition}: closed days hold everything below offset {}", cut.offset);
+    for (chain, partitions) in &state.cut {
+        for (partition, cut) in partitions {
+            println!("  {chain}/{partition}: closed days hold everything below offset {}", cut.offset);
+        }
     }
 }
 

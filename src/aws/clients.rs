@@ -63,20 +63,6 @@ impl Access {
     pub fn config(&self) -> &SdkConfig {
         &self.config
     }
-
-    /// Access to a server of a test, with credentials that nobody else takes.
-    #[cfg(test)]
-    pub(crate) async fn to_test(endpoint: &str) -> Access {
-        use aws_credential_types::Credentials;
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .endpoint_url(endpoint)
-            .region(Region::new("eu-central-1"))
-            .credentials_provider(Credentials::new("AKIDEXAMPLE", "of-a-test", None, None, "test"))
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .load()
-            .await;
-        Access::with(config, "eu-central-1".to_owned())
-    }
 }
 
 /// A call that a service refused, or that did not reach it.

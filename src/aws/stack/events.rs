@@ -177,7 +177,7 @@ impl Stack {
                 // Tokens are kept of what people begin; without one, an operation ends where the one before it did.
                 let is_older = match (&token, &event.token) {
                     (Some(token), Some(other)) => token != other,
-                    _ => events.iter().any(|e| is_begin(e)),
+                    _ => events.iter().any(is_begin),
                 };
                 if seen.contains(&event.id) || is_older || events.len() >= MOST {
                     return Ok(events);
