@@ -18,6 +18,9 @@
 //! The image names no user, so a container runs as root unless it is told otherwise: SageMaker mounts `/opt/ml` for root
 //! only and has no setting for the user. Where there is one (`user` of an ECS task), `65532:65532` is right.
 //!
+//! Of what every container engine puts beside it, the program needs `/dev/random` and `/dev/urandom` (a static program
+//! can't look up `getrandom`, so the crate of that name reads those), and `/etc/resolv.conf` and `/etc/hosts` to find others.
+//!
 //! **The same program gives the same digest**, on any machine: entries are sorted, owned by 0:0, of one time
 //! (`SOURCE_DATE_EPOCH`, else 1970), and compressed by the compiled-in zlib at one level.
 //!

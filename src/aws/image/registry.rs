@@ -32,7 +32,7 @@ use tokio::io::AsyncReadExt;
 use super::{Auth, Blob, Summing, digest_of, is_digest, manifest, reference::is_loopback};
 
 /// Waits between tries of something that may pass.
-const WAITS_MS: [u64; 5] = [500, 1_000, 2_000, 4_000, 8_000];
+const WAITS_MS: [u64; 5] = if cfg!(test) { [1; 5] } else { [500, 1_000, 2_000, 4_000, 8_000] };
 
 /// How long a registry may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -142,8 +142,7 @@ impl Registry {
         let doing = format!("looking for the tag {tag}");
         let url = self.at(&format!("manifests/{tag}"))?;
         let head = || self.http.head(url.clone()).header(ACCEPT, MANIFESTS.join(","));
-        let answer = patiently(|| self.ask(&doing, head)).await?;
-        let answer = match self.fine(answer, &doing, "").await {
+        let answer = match patiently(|| self.ask(&doing, "", head)).await {
             Err(RegistryError::NotThere { .. }) => return Ok(None),
             answer => answer?,
         };
@@ -160,7 +159,7 @@ impl Registry {
         let url = self.at(&format!("manifests/{version}"))?;
         patiently(async || {
             let get = || self.http.get(url.clone()).header(ACCEPT, MANIFESTS.join(","));
-            let answer = self.fine(self.ask("reading a manifest", get).await?, "reading a manifest", &what).await?;
+            let answer = self.ask("reading a manifest", &what, get).await?;
             let form = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let form = form.split(';').next().unwrap_or_default().trim().to_owned();
             let bytes = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
@@ -177,8 +176,7 @@ impl Registry {
         let doing = format!("the manifest under the tag {tag}");
         let url = self.at(&format!("manifests/{tag}"))?;
         let put = || self.http.put(url.clone()).header(CONTENT_TYPE, manifest::MANIFEST).body(bytes.clone());
-        let answer =
-            patiently(async || self.fine(self.ask(&doing, put).await?, &doing, "such repository").await).await?;
+        let answer = patiently(|| self.ask(&doing, "such repository", put)).await?;
         let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         Ok(digest.map_or_else(|| digest_of(&bytes), str::to_owned))
     }
@@ -187,8 +185,7 @@ impl Registry {
     pub async fn has(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let doing = format!("looking for the layer {}", blob.digest);
         let url = self.at(&format!("blobs/{}", blob.digest))?;
-        let answer = patiently(|| self.ask(&doing, || self.http.head(url.clone()))).await?;
-        match self.fine(answer, &doing, "").await {
+        match patiently(|| self.ask(&doing, "", || self.http.head(url.clone()))).await {
             Ok(_) => Ok(true),
             Err(RegistryError::NotThere { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -209,8 +206,7 @@ impl Registry {
         let doing = format!("the layer {}", blob.digest);
         let repository = format!("repository `{}`", self.repository);
         let url = self.at("blobs/uploads/")?;
-        let opened = self.ask(&doing, || self.http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
-        let opened = self.fine(opened, &doing, &repository).await?;
+        let opened = self.ask(&doing, &repository, || self.http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
         let place = self.place_in(&opened)?;
         let file = tokio::fs::File::open(&blob.path).await.map_err(|error| file_error(&blob.path, error))?;
         let patch = self
@@ -231,8 +227,7 @@ impl Registry {
         let what = format!("layer {digest}");
         let url = self.at(&format!("blobs/{digest}"))?;
         patiently(async || {
-            let answer = self.ask(&what, || self.http.get(url.clone())).await?;
-            let answer = self.fine(answer, "reading a layer", &what).await?;
+            let answer = self.ask("reading a layer", &what, || self.http.get(url.clone())).await?;
             let mut file = Summing::new(File::create(to).map_err(|error| file_error(to, error))?);
             let mut pieces = pin!(answer.bytes_stream());
             while let Some(piece) = pieces.try_next().await.map_err(|e| self.unreachable(&e))? {
@@ -255,15 +250,24 @@ impl Registry {
         place.ok_or_else(|| self.something_else("the place of an upload"))
     }
 
-    /// One request with an empty or small body, and, where the registry wants to know who asks, once more.
-    async fn ask(&self, doing: &str, request: impl Fn() -> RequestBuilder) -> Result<Response, RegistryError> {
-        let answer = self.go(request(), &self.base).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+    /// One request with an empty or small body, and, where the registry wants to know who asks, once more. `doing` and `what`
+    /// are what a refusal is about, and what is not there.
+    async fn ask(
+        &self,
+        doing: &str,
+        what: &str,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let mut answer = self.go(request(), &self.base).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            let challenge = answer.headers().get_all(WWW_AUTHENTICATE).iter().find_map(Challenge::parse);
+            if let Some(challenge) = challenge
+                && self.authorise(doing, &challenge).await?
+            {
+                answer = self.go(request(), &self.base).await?;
+            }
         }
-        let challenge = answer.headers().get_all(WWW_AUTHENTICATE).iter().find_map(Challenge::parse);
-        let Some(challenge) = challenge else { return Ok(answer) };
-        if self.authorise(doing, &challenge).await? { self.go(request(), &self.base).await } else { Ok(answer) }
+        self.fine(answer, doing, what).await
     }
 
     /// Sends a request. Who we are is said to the registry only, not to a store that it refers to.
@@ -363,7 +367,7 @@ impl Registry {
 async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
     for wait in WAITS_MS {
         match attempt().await {
-            Err(error) if error.passes() => tracing::info!("{error}; trying again in {wait} ms"),
+            Err(error) if error.passes() => tracing::warn!("{error}; trying again in {wait} ms"),
             other => return other,
         }
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -427,32 +431,4 @@ impl Challenge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn challenges_are_understood() {
-        let parse = |text: &str| Challenge::parse(&HeaderValue::from_str(text).unwrap());
-        assert_eq!(parse("Basic realm=\"x\""), Some(Challenge::Basic));
-        let bearer =
-            "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\",scope=\"a:b:pull,push\"";
-        let expected =
-            Challenge::Bearer { realm: "https://auth.docker.io/token".into(), service: "registry.docker.io".into() };
-        assert_eq!(parse(bearer), Some(expected));
-        assert_eq!(parse("Bearer service=\"x\""), None);
-        assert_eq!(parse("Negotiate"), None);
-    }
-
-    #[test]
-    fn only_this_machine_is_spoken_to_in_clear() {
-        let base = |host: &str| Registry::to_pull(host, "a", Auth::Anonymous).unwrap().base.to_string();
-        assert_eq!(base("127.0.0.1:5000"), "http://127.0.0.1:5000/v2/a/");
-        assert_eq!(base("registry.example.com:5000"), "https://registry.example.com:5000/v2/a/");
-    }
-
-    #[test]
-    fn what_a_registry_says_is_said() {
-        assert_eq!(said(br#"{"errors":[{"code":"DENIED","message":"no"}]}"#), ": no (DENIED)");
-        assert_eq!(said(b"<html>"), "");
-    }
-}
+mod tests;
