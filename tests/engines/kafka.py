@@ -102,9 +102,9 @@ def install_confluent() -> Path:
 
 
 def start(lab, brokers: int = 1, ssl: bool = False, sasl: bool = False, settings: Optional[dict] = None,
-          jvm: Iterable[str] = QUICK_JVM) -> "Cluster":
-    """A cluster of one broker or more that answers; `settings` go to each broker."""
-    cluster = Cluster(lab, brokers, ssl, sasl, settings or {}, list(jvm))
+          jvm: Iterable[str] = QUICK_JVM, source: Optional[Path] = None) -> "Cluster":
+    """A cluster of one broker or more that answers; `settings` go to each broker, and so does a class of Java (`source`)."""
+    cluster = Cluster(lab, brokers, ssl, sasl, settings or {}, list(jvm), source)
     for broker in cluster.brokers:
         broker.start()
     cluster.wait()
@@ -196,13 +196,16 @@ class Broker:
 class Cluster:
     """The brokers, where they are, how to get in, and what a test does with topics (by librdkafka)."""
 
-    def __init__(self, lab, brokers: int, ssl: bool, sasl: bool, settings: dict, jvm: list):
+    def __init__(self, lab, brokers: int, ssl: bool, sasl: bool, settings: dict, jvm: list, source: Optional[Path]):
         engine = lab.engine("kafka")
         self.lab, self._admin = lab, None
         # Killed, it would leave the libraries there that it unpacks.
         scratch = lab.folder / "java"
         scratch.mkdir(exist_ok=True)
         self.java = [engine["java"], *jvm, QUIET, f"-Djava.io.tmpdir={scratch}", "-cp", f"{engine['jars']}/*"]
+        if source:
+            lab.run([from_debian("javac", "default-jdk-headless"), *self.java[-2:], "-d", lab.folder / "classes", source])
+            self.java[-1] += f":{lab.folder / 'classes'}"
         self.user, self.password = "vitals", "not-a-secret"
         self.listeners = ["CONTROLLER", "PLAINTEXT"] + ["SSL"] * ssl + ["SASL_SSL"] * sasl
         self.brokers = [Broker(self, number) for number in range(1, brokers + 1)]

@@ -1,6 +1,7 @@
 """Into Kafka: from mosquitto by `vitals bridge`, from devices by `vitals up --brokers`, from the simulator without MQTT."""
 
 import json
+import os
 import signal
 import time
 
@@ -254,3 +255,21 @@ def up_while_kafka_is_away(lab):
     begun = time.monotonic()
     server.stop(signal.SIGINT)
     check(time.monotonic() - begun < 30, "it ends while Kafka is away")
+
+
+@test("kafka", "confluent")
+def up_through_kafka_by_settings(lab):
+    """`vitals.toml` and the environment can say that `vitals up` goes through Kafka; VITALS_BROKER leaves `--to` alone."""
+    kafka, file = lab.start_engine("kafka"), lab.folder / "vitals.toml"
+    file.write_text(f'[up]\nbrokers = "{kafka.bootstrap}"\n')
+    ways = (["--config", file], {}), ([], {"VITALS_KAFKA_BROKERS": kafka.bootstrap})
+    for number, (more, env) in enumerate(ways):
+        argv = [lab.program, *more, "up", "--broker", "127.0.0.1:0", "--listen", "off", "--train-every", "never",
+                "--kafka-topic", f"way-{number}", "--lake", lab.folder / f"lake-{number}"]
+        server = lab.start("vitals-up", argv, env={**os.environ, **env})
+        through = f"through kafka://{kafka.bootstrap}/way-{number}"
+        lab.wait_until(lambda: through in server.text(), "it says where it goes through", alive=server)
+        lab.end_up(server)
+    argv = ["simulate", "--to", f"kafka://{kafka.bootstrap}/way-0", "--devices", 2, "--duration", "10m", "--speed", "max"]
+    lab.run([lab.program, *argv], env={**os.environ, "VITALS_BROKER": f"127.0.0.1:{free_port()}"})
+    check(len(kafka.read("way-0")) >= 2, "what is simulated is in the topic")

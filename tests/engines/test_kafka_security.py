@@ -1,6 +1,7 @@
 """Into Kafka's brokers by certificates, by a password, and by tokens; and what is said to whoever they don't let in."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -105,3 +106,65 @@ def kafka_by_password(lab):
     for text in heard:
         for password in (kafka.password, wrong["VITALS_KAFKA_PASSWORD"]):
             check(password not in text, f"the password is in {text[-3000:]!r}")
+
+
+IAM = {
+    "listener.name.sasl_ssl.sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
+    "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": "IamHandler",
+    "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config":
+        "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;",
+    # Whoever stays has to show a token again every 5 s.
+    "listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms": 5000,
+}
+AWS = {"AWS_ACCESS_KEY_ID": "AKIDWARD7", "AWS_SECRET_ACCESS_KEY": "nobody-may-see-this", "AWS_REGION": "eu-central-1",
+       "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+
+
+def iam_door(lab, topic):
+    """A topic behind brokers that ask for tokens as AWS IAM gives them, what they say, and the flags that open."""
+    kafka = lab.start_engine("kafka", sasl=True, settings=IAM, source=Path(__file__).parent / "IamHandler.java")
+    flags = ("--kafka-protocol", "sasl_ssl", "--kafka-ca", kafka.ca, "--kafka-auth", "iam")
+    return Door(lab, kafka, kafka.sasl_bootstrap, topic), kafka.brokers[0].process, flags
+
+
+@test("kafka", "confluent")
+def kafka_by_iam_token(lab):
+    """AWS IAM: brokers are shown a token signed with the credentials of the AWS chain, again and again; no secret is seen."""
+    door, broker, iam = iam_door(lab, "by-token")
+    heard = [door.opens("-vv", *iam, env=AWS)]
+    says(broker.text(), "let in AKIDWARD7, signed at")
+    shown = broker.text().count("let in AKIDWARD7")
+    heard.append(door.stays_shut("-vv", *iam, "--kafka-region", "us-east-1", env=AWS))
+    says(heard[-1], "can't reach Kafka", "uthentication")
+    says(broker.text(), "not let in: it is for kafka.us-east-1.amazonaws.com")
+    says(door.stays_shut(*iam, env={**AWS, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}), "no AWS credentials")
+
+    door.lake = lab.folder / "lake-running"
+    argv = [word for word in door.argv("-vv", *iam, "--window", "1") if word != "--until-end"]
+    worker = lab.start("worker", [lab.program, *argv], env={**os.environ, **AWS})
+    lab.wait_until_stored(door.lake, 10)
+    again = lambda: broker.text().count("let in AKIDWARD7") >= shown + 6
+    lab.wait_until(again, "the one who stays shows its token again and again", every_s=0.5, alive=worker)
+    lab.end_up(worker)
+    for text in (*heard, worker.text()):
+        check(AWS["AWS_SECRET_ACCESS_KEY"] not in text, "the secret is told")
+
+
+@test("kafka", "confluent", slow=True, limit_s=1500)
+def iam_token_is_renewed(lab):
+    """AWS IAM: who stays shows a new token before the old one ends, which is after a quarter of an hour."""
+    door, broker, iam = iam_door(lab, "renewed")
+    argv = [word for word in door.argv(*iam, "--window", "1") if word != "--until-end"]
+    worker = lab.start("worker", [lab.program, *argv], env={**os.environ, **AWS})
+    lab.wait_until_stored(door.lake, 10)
+    before = set(re.findall(r"signed at (\S+)", broker.text()))
+    begun = time.monotonic()
+    renewed = lambda: len(set(re.findall(r"signed at (\S+)", broker.text())) - before) > 0
+    lab.wait_until(renewed, "a new token is shown", patience_s=900, every_s=1, alive=worker)
+    print(f"     a new token after {time.monotonic() - begun:.0f} s", flush=True)
+    # Beyond the end of the first ones.
+    time.sleep(max(0.0, 920 - (time.monotonic() - begun)))
+    door.kafka.produce("renewed", [("bed_1", '{"timestamp":1772323300000,"heart_rate":70,"seq":10}')])
+    lab.wait_until_stored(door.lake, 11)
+    check("not let in" not in broker.text(), "every token was good")
+    lab.end_up(worker)
