@@ -279,6 +279,15 @@ trips("states_log_without_data", put(STATES, "LoggingConfiguration/Level", "OFF"
 trips("states_are_traced", drop(STATES, "TracingConfiguration"))
 trips("schedules_have_a_role", drop("AWS::Scheduler::Schedule", "Target/Arn"))
 trips("schedules_have_a_window", drop("AWS::Scheduler::Schedule", "FlexibleTimeWindow"))
+trips(
+    "scheduled_tasks_have_no_public_address",
+    put(
+        "AWS::Scheduler::Schedule",
+        "Target/EcsParameters/NetworkConfiguration/AwsvpcConfiguration/AssignPublicIp",
+        "ENABLED",
+        lambda s: "EcsParameters" in s["Target"],
+    ),
+)
 trips("notebooks_are_closed", put(NOTEBOOK, "RootAccess", "Enabled"))
 trips("notebooks_are_closed", put(NOTEBOOK, "DirectInternetAccess", "Enabled"))
 trips("notebooks_are_closed", drop(NOTEBOOK, "KmsKeyId"))

@@ -358,8 +358,21 @@ trips("hyperparameters_are_short_texts", job(lambda a: a.update(HyperParameters=
 trips("quicksight_comes_when_asked_for", add({"Type": "AWS::QuickSight::DataSet"}), scenario="demo")
 trips("quicksight_comes_when_asked_for", remove("AWS::QuickSight::DataSet"), also=("architecture_is_complete",))
 trips(
+    "metric_patterns_are_few_and_short",
+    job(
+        lambda a: a["AlgorithmSpecification"]["MetricDefinitions"].append({"Name": "x", "Regex": "x" * 501}),
+        "a long pattern",
+    ),
+)
+trips(
+    "isolated_training_reads_files",
+    job(lambda a: a["AlgorithmSpecification"].update(TrainingInputMode="FastFile"), "streamed without a network"),
+)
+trips("quicksight_role_may_ask", forbid("athena:StartQueryExecution"))
+trips(
     "quicksight_role_trusts_quicksight",
     put(SOURCE, "DataSourceParameters/AthenaParameters/RoleArn", "<TrainSparkRole.Arn>"),
+    also=("quicksight_role_may_ask",),
 )
 trips(
     "silence_of_the_pipeline_is_an_alarm",
@@ -379,6 +392,11 @@ trips(
 )
 
 # ---- posture.py
+trips(
+    "training_is_encrypted_and_alone",
+    job(lambda a: a["ResourceConfig"].pop("VolumeKmsKeyId", None), "a volume without key"),
+)
+trips("training_is_encrypted_and_alone", job(lambda a: a.update(EnableNetworkIsolation=False), "a job with a network"))
 trips("workflow_gets_what_it_asks_for", with_machine(drop(STATES, "DefinitionSubstitutions/TaskSubnets")))
 trips("workflow_gets_what_it_asks_for", with_machine(put(STATES, "DefinitionSubstitutions/Unknown", "x")))
 trips("architecture_is_complete", remove("AWS::CloudWatch::Dashboard"))

@@ -72,7 +72,7 @@ def written() -> str:
         f"({scan.CFN_LINT.split('==')[1]}) holds every resource against its schema, in "
         f"{', '.join(scan.REGIONS)}, and finds nothing.",
         f"checkov is {scan.CHECKOV.split('==')[1]}, cfn-guard {scan.CFN_GUARD}. Each rule of ours fails on the "
-        "mutations named beside it (broken.py, broken_checks.py), and each check of checkov on the template that weak.py makes.",
+        "mutations named beside it (broken.py, broken_checks.py), each check of checkov on what weak.py makes.",
         "No scanner has seen the stack run.",
         "",
         "## Types of resources",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from checks import bucket_of, check
+from mistakes import training_jobs
 
 # The architecture, as resources: a reviewer finds each of them.
 ARCHITECTURE = (
@@ -85,6 +86,17 @@ def every_service_has_a_role_of_its_own(stack):
         }
         if len(trusted) != 1:
             yield f"{name} is taken by {sorted(trusted)}"
+
+
+@check("AWS::StepFunctions::StateMachine")
+def training_is_encrypted_and_alone(stack):
+    """A training job encrypts its volume and what it makes by the stack's key, and has no network."""
+    for name, job in training_jobs(stack):
+        keys = (job["ResourceConfig"].get("VolumeKmsKeyId"), job["OutputDataConfig"].get("KmsKeyId"))
+        if keys != ("${KmsKeyArn}", "${KmsKeyArn}"):
+            yield f"{name}: its keys are {keys}"
+        if job.get("EnableNetworkIsolation") is not True:
+            yield f"{name}: it may reach out"
 
 
 @check("AWS::StepFunctions::StateMachine")

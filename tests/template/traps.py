@@ -58,6 +58,9 @@ TRAPS = {
     "spot waits and runs": ["spot_training_waits_as_long_as_it_runs"],
     "checkpoints of jobs mix": ["checkpoints_have_a_prefix_each"],
     "hyperparameters are texts": ["hyperparameters_are_short_texts"],
+    "metrics of a job are 40, patterns 500 characters": ["metric_patterns_are_few_and_short"],
+    "without a network, files come in File mode": ["isolated_training_reads_files"],
+    "QuickSight's role needs buckets, key and Athena": ["quicksight_role_may_ask"],
     "QuickSight needs a subscription": ["quicksight_comes_when_asked_for"],
     "AthenaParameters.RoleArn must trust QuickSight": ["quicksight_role_trusts_quicksight"],
     "lag is absent before the first commit": ["lag_alarms_bear_silence", "silence_of_the_pipeline_is_an_alarm"],
@@ -402,6 +405,33 @@ def hyperparameters_are_short_texts(stack):
         bad = [key for key, value in found.items() if not isinstance(value, str) or len(value) > 256 or len(key) > 256]
         if bad or len(found) > 100:
             yield f"{name}: {bad or len(found)}"
+
+
+@check("AWS::StepFunctions::StateMachine")
+def metric_patterns_are_few_and_short(stack):
+    """A job has 40 metrics at most, each a pattern of 500 characters at most."""
+    for name, job in training_jobs(stack):
+        found = job["AlgorithmSpecification"].get("MetricDefinitions", [])
+        if len(found) > 40 or any(len(metric["Regex"]) > 500 for metric in found):
+            yield f"{name}: {len(found)} metrics"
+
+
+@check("AWS::StepFunctions::StateMachine")
+def isolated_training_reads_files(stack):
+    """A job without a network gets its data as files: nothing else is sure to work there."""
+    for name, job in training_jobs(stack):
+        if job.get("EnableNetworkIsolation") and job["AlgorithmSpecification"].get("TrainingInputMode") != "File":
+            yield f"{name}: {job['AlgorithmSpecification'].get('TrainingInputMode')}"
+
+
+@check("AWS::QuickSight::DataSource", "AWS::IAM::Role")
+def quicksight_role_may_ask(stack):
+    """The role given to QuickSight may query, read the lake, write results, and use the key."""
+    for name, source in stack.properties("AWS::QuickSight::DataSource"):
+        found = stack.allowed_by(mentioned(source["DataSourceParameters"]["AthenaParameters"].get("RoleArn", "")))
+        for action in ("athena:StartQueryExecution", "glue:GetTable", "s3:GetObject", "s3:PutObject", "kms:Decrypt"):
+            if not allowing(found, action):
+                yield f"{name}: its role may not {action}"
 
 
 @check("AWS::QuickSight::DataSource", "AWS::QuickSight::DataSet", "AWS::QuickSight::Dashboard")
