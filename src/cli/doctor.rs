@@ -114,6 +114,13 @@ fn text(machine: &[Check], aws: &[Check]) -> String {
     lines.join("\n")
 }
 
+/// The version of Kafka that a new stack gets.
+fn kafka_version() -> anyhow::Result<String> {
+    let parameters = Template::embedded()?.parameters();
+    let version = parameters.into_iter().find(|parameter| parameter.name == "KafkaVersion");
+    Ok(version.and_then(|version| version.default).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,11 +132,4 @@ mod tests {
             "this machine\n  ok    broker       free\n  FAIL  disk         full\n                     → make room";
         assert_eq!(text(&machine, &[]), shown);
     }
-}
-
-/// The version of Kafka that a new stack gets.
-fn kafka_version() -> anyhow::Result<String> {
-    let parameters = Template::embedded()?.parameters();
-    let version = parameters.into_iter().find(|parameter| parameter.name == "KafkaVersion");
-    Ok(version.and_then(|version| version.default).unwrap_or_default())
 }

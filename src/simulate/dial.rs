@@ -119,7 +119,7 @@ impl Dialer {
 
     /// Why the first connection could not be made, with what to do.
     pub(super) fn refused(&self, error: &ConnectionError) -> PublishError {
-        let broker = self.broker.clone();
+        let broker = Box::new(self.broker.clone());
         let code = match error {
             ConnectionError::ConnectionRefused(code) => Some(format!("{code:?}")),
             _ => None,

@@ -260,11 +260,11 @@ pub enum PublishError {
     #[error(
         "no MQTT broker answers at {broker} ({reason}): start one with `vitals up`, or name another with `--broker`"
     )]
-    NoBroker { broker: Broker, reason: String },
+    NoBroker { broker: Box<Broker>, reason: String },
     #[error("the MQTT broker at {broker} refused the connection: {reason}")]
-    Refused { broker: Broker, reason: String },
+    Refused { broker: Box<Broker>, reason: String },
     #[error("no connection to {broker}: {reason}\nhint: {hint}")]
-    Encrypted { broker: Broker, reason: String, hint: String },
+    Encrypted { broker: Box<Broker>, reason: String, hint: String },
     #[error("`{path}`: {reason}")]
     Pem { path: String, reason: String },
     #[error(

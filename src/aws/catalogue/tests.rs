@@ -234,8 +234,11 @@ fn views_have_the_columns_that_their_text_selects() {
     }
 }
 
+/// Names and types, in order.
+type Columns = Vec<(String, String)>;
+
 /// What the template says of a table: its columns and those of its partitions.
-fn in_template(template: &str, table: &str) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn in_template(template: &str, table: &str) -> (Columns, Columns) {
     let from = template.find(&format!("Name: {table}\n")).unwrap_or_else(|| panic!("no table {table}"));
     let text = template[from..].split("AWS::").next().unwrap();
     let (mut columns, mut keys, mut of_keys) = (Vec::new(), Vec::new(), false);

@@ -91,8 +91,8 @@ fn space(folder: &Path) -> Option<Check> {
     let todo = "make room, or let `--lake` name a larger disk";
     Some(match free {
         ..TOO_LITTLE_BYTES => Check::fail("disk", found, todo),
-        ..LITTLE_BYTES => Check::warn("disk", found, todo),
-        _ => Check::ok("disk", found),
+        TOO_LITTLE_BYTES..LITTLE_BYTES => Check::warn("disk", found, todo),
+        LITTLE_BYTES.. => Check::ok("disk", found),
     })
 }
 
