@@ -9,9 +9,10 @@ use crate::aws::stack::{Standing, events::first_cause};
 
 /// Say what went wrong first when the stack was last made, changed or deleted, and what to do about it
 ///
-/// Example:
+/// Examples:
 ///
 ///   vitals why
+///   vitals why --stack ward7 --region eu-central-1
 ///
 /// Ends with 0 where nothing went wrong.
 #[derive(Debug, Args)]

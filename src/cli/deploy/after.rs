@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use aws_sdk_iot::types::TopicRuleDestinationStatus;
-use toml_edit::DocumentMut;
+use toml_edit::{DocumentMut, Item, Value};
 
 use super::{
     super::{config::file::DEFAULT_FILE, say, tell, write_whole},
@@ -76,7 +76,15 @@ fn remember(path: &Path, values: &[(&str, &str)]) -> anyhow::Result<bool> {
     };
     let mut document: DocumentMut = text.parse().with_context(|| format!("reading `{}`", path.display()))?;
     for (name, value) in values {
-        document[name] = toml_edit::value(*value);
+        match document.get_mut(name).and_then(Item::as_value_mut) {
+            // With the remark that stands behind it.
+            Some(old) => {
+                let decor = old.decor().clone();
+                *old = Value::from(*value);
+                *old.decor_mut() = decor;
+            }
+            None => document[name] = toml_edit::value(*value),
+        }
     }
     let new = document.to_string();
     if new == text {
