@@ -33,7 +33,7 @@ def none_of(problems):
         raise Failed(f"{len(problems)} problems:" + "".join(f"\n       {problem}" for problem in problems))
 
 
-@test("cfn_lint")
+@test("cfn_lint", limit_s=600)
 def template_lint(lab):
     """cfn-lint finds nothing in the template, nor in what is sent, in three regions; in a broken one it does."""
     import verify
@@ -41,7 +41,7 @@ def template_lint(lab):
     none_of(verify.lint_problems(lab.folder))
 
 
-@test("cfn_lint", "checkov")
+@test("cfn_lint", "checkov", limit_s=600)
 def template_checkov(lab):
     """checkov finds nothing that has no reason written down, and each of its checks fails on a weakened template."""
     import verify
@@ -66,7 +66,7 @@ def template_mistakes(_):
     none_of(verify.mistake_problems())
 
 
-@test("cfn_lint")
+@test("cfn_lint", limit_s=600)
 def template_limits(_):
     """What is sent stays within CloudFormation's numbers and sizes, and it is said how it can be sent."""
     import verify

@@ -163,12 +163,19 @@ def verdicts() -> list:
     return scan.guard(scan.install_cfn_guard(), [*stacks().values(), *changed])
 
 
+@functools.lru_cache(maxsize=None)
+def failures() -> list:
+    """The rules that fail, of all scenarios and then of all mutants that there are: why, by name."""
+    looked_at = [*stacks().values(), *(stack for _, stack, _ in mutants() if stack is not None)]
+    return [{**verdict.fails, **scan.failing_checks(stack)} for stack, verdict in zip(looked_at, verdicts())]
+
+
 def unbroken_problems() -> list:
     """Every rule holds on the template under every scenario, and every rule of cfn-guard looks at something in one."""
     problems, ever = [], set()
-    for (name, stack), verdict in zip(stacks().items(), verdicts()):
+    for name, verdict, failing in zip(stacks(), verdicts(), failures()):
         ever |= verdict.holds
-        for rule, reasons in sorted({**verdict.fails, **scan.failing_checks(stack)}.items()):
+        for rule, reasons in sorted(failing.items()):
             problems += [f"{rule} ({name}): {reason}" for reason in reasons]
     return problems + [f"{rule} looks at nothing under any scenario" for rule in sorted(set(scan.guard_rules()) - ever)]
 
@@ -176,12 +183,10 @@ def unbroken_problems() -> list:
 def mutation_problems(rules: set) -> list:
     """Each of these rules fails on its mutations, and no other rule does that is not said to."""
     problems, tried = [], set()
-    failing_before = {
-        name: set(v.fails) | set(scan.failing_checks(s)) for (name, s), v in zip(stacks().items(), verdicts())
-    }
-    judged = iter(verdicts()[len(stacks()) :])
+    failing_before = {name: set(failing) for name, failing in zip(stacks(), failures())}
+    judged = iter(failures()[len(stacks()) :])
     for mutation, stack, why in mutants():
-        verdict = next(judged) if stack is not None else None
+        failing = set(next(judged)) if stack is not None else set()
         if mutation.rule not in rules:
             continue
         tried.add(mutation.rule)
@@ -191,7 +196,7 @@ def mutation_problems(rules: set) -> list:
             (notes if missing else problems).append(f"{mutation.rule}: `{mutation.label}` was not tried: {why}")
             continue
         # What fails without any mutation is told elsewhere.
-        failing = (set(verdict.fails) | set(scan.failing_checks(stack))) - failing_before[mutation.scenario]
+        failing -= failing_before[mutation.scenario]
         expected = {mutation.rule, *mutation.also} - failing_before[mutation.scenario]
         if failing != expected:
             problems.append(f"`{mutation.label}` must fail {sorted(expected)}, and fails {sorted(failing)}")
