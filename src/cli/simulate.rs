@@ -101,9 +101,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "HOST:PORT", env = "VITALS_BROKER")]
     pub broker: Option<Broker>,
 
-    /// A topic instead: kafka://HOST:PORT[,HOST:PORT…]/TOPIC, made where it is not there; acknowledged is what all replicas
-    /// have
-    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["broker", "qos", "connections"])]
+    /// A topic instead of a broker: kafka://HOST:PORT[,HOST:PORT…]/TOPIC, made where it is not there; acknowledged is what
+    /// all replicas have
+    // No conflict with `broker`, which VITALS_BROKER sets for all that is done in a shell.
+    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["qos", "connections"])]
     pub to: Option<TopicAddress>,
 
     /// The folder of `vitals devices add`: each device publishes to AWS IoT Core with its own certificate, within IoT Core's

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     error::Error,
+    ffi::{CString, c_char},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -10,8 +11,8 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
-    client::OAuthToken,
+    ClientContext, TopicPartitionList, bindings,
+    client::{Client, OAuthToken},
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
@@ -70,10 +71,37 @@ impl Context {
         lock(&self.rebalances).pop_front()
     }
 
+    /// A new token for the brokers; `None` where they ask for none.
+    fn token(&self) -> Option<anyhow::Result<msk::Token>> {
+        let (region, runtime) = (self.iam_region.clone()?, self.runtime.clone());
+        // Called in the middle of asynchronous work, which must not be blocked on from its own threads.
+        let thread = std::thread::spawn(move || runtime.block_on(msk::token(&region)));
+        Some(thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("signing a token ended badly"))))
+    }
+
     /// What went wrong last on the way to the brokers, if anything has.
     pub(super) fn last_error(&self) -> Option<String> {
         lock(&self.last_error).clone()
     }
+}
+
+/// Gives a client its first token, with AWS IAM. librdkafka asks for tokens only where the client is polled, which nobody
+/// does before it has reached a broker.
+///
+/// # Errors
+/// Where there are no credentials.
+pub(super) fn introduce(client: &Client<Context>) -> anyhow::Result<()> {
+    let Some(token) = client.context().token() else { return Ok(()) };
+    let token = token?;
+    let (text, nobody, mut why) = (CString::new(token.text)?, c"", [0 as c_char; 512]);
+    // SAFETY: the client is there, librdkafka copies both texts, and writes no more into `why` than there is room.
+    let said = unsafe {
+        let (rk, expires_ms, room) = (client.native_ptr(), token.expires_ms, why.len());
+        let (text, nobody, none) = (text.as_ptr(), nobody.as_ptr(), std::ptr::null_mut());
+        bindings::rd_kafka_oauthbearer_set_token(rk, text, expires_ms, nobody, none, 0, why.as_mut_ptr(), room)
+    };
+    anyhow::ensure!(said == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, "librdkafka does not take the token: {said:?}");
+    Ok(())
 }
 
 /// Nothing panics while it holds one of these locks.
@@ -125,11 +153,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let region = self.iam_region.clone().ok_or("no AWS region is known")?;
-        let runtime = self.runtime.clone();
-        // Called in the middle of asynchronous work, which must not be blocked on from its own threads.
-        let thread = std::thread::spawn(move || runtime.block_on(msk::token(&region)));
-        let token = thread.join().map_err(|_| "signing a token ended badly")?.map_err(|e| format!("{e:#}"))?;
+        let token = self.token().ok_or("no AWS region is known")?.map_err(|e| format!("{e:#}"))?;
         Ok(OAuthToken { token: token.text, principal_name: String::new(), lifetime_ms: token.expires_ms })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 /// Something that must not be seen in any message.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,6 +87,9 @@ impl Settings {
         config.set("client.id", "vitals");
         config.set("socket.keepalive.enable", "true");
         config.set("reconnect.backoff.max.ms", "5000");
+        // Why a broker lets nobody in comes as a message of this level. More is wanted by who asks for it.
+        let debug = self.properties.iter().any(|(key, _)| key == "debug");
+        config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         let trust = |config: &mut ClientConfig, ca: &Option<PathBuf>| {
             // OpenSSL is our own, so the system's certificates have to be looked for.
             let place = ca.as_ref().map_or_else(|| "probe".to_owned(), |path| path.display().to_string());

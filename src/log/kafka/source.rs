@@ -366,6 +366,10 @@ impl KafkaLookup {
         let asked = tokio::task::spawn_blocking(move || {
             // A question that panicked has left nothing half done.
             let prober = prober.lock().unwrap_or_else(PoisonError::into_inner);
+            // Between questions nobody polls: this is where a token is renewed.
+            if let Some(Err(e)) = prober.poll(Duration::ZERO) {
+                tracing::debug!("kafka: {e}");
+            }
             ask(&prober, &topic)
         });
         asked.await?

@@ -1,17 +1,24 @@
 //! Whether the topic is there, how many partitions it has, and whether its brokers stamp arrival.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use rdkafka::{
     admin::{self, AdminClient, AdminOptions, ResourceSpecifier, TopicReplication},
     client::Client,
     config::FromClientConfigAndContext,
-    consumer::Consumer,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Settings, TopicAddress, consumer::Ending, context::Context};
+use super::{
+    Settings, TopicAddress,
+    consumer::Ending,
+    context::{Context, introduce},
+};
 
 /// How long a question to the brokers may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -38,12 +45,12 @@ pub async fn prepare(
     create_time: bool,
 ) -> anyhow::Result<i32> {
     let (settings, topic) = (settings.clone(), address.topic.clone());
-    let client = tokio::task::spawn_blocking(move || connect(&settings)).await??;
-    let partitions = match count(&client, &topic).await? {
+    let asker = tokio::task::spawn_blocking(move || Asker::connect(&settings)).await??;
+    let partitions = match count(&asker, &topic).await? {
         Some(partitions) => partitions,
-        None => make(&client, &topic, new).await?,
+        None => make(&asker, &topic, new).await?,
     };
-    if !create_time && stamped_by(&client, &topic).await?.as_deref() == Some("CreateTime") {
+    if !create_time && stamped_by(&asker.admin, &topic).await?.as_deref() == Some("CreateTime") {
         bail!(refuse_create_time(&topic));
     }
     Ok(partitions)
@@ -58,30 +65,47 @@ pub(super) fn refuse_create_time(topic: &str) -> String {
     )
 }
 
-/// A client that has reached a broker.
-fn connect(settings: &Settings) -> anyhow::Result<Arc<AdminClient<Context>>> {
-    let mut config = settings.client();
-    settings.finish(&mut config);
-    let client = AdminClient::from_config_and_context(&config, Context::new(settings))?;
-    reach(client.inner(), &settings.brokers)?;
-    Ok(Arc::new(client))
+/// What asks about topics, and may make one.
+struct Asker {
+    consumer: Arc<Ending>,
+    admin: AdminClient<Context>,
 }
 
-/// Waits for a broker's answer.
-pub(super) fn reach(client: &Client<Context>, brokers: &str) -> anyhow::Result<()> {
-    match client.fetch_metadata(Some("__vitals_is_anybody_there"), ANSWER) {
-        Ok(_) => Ok(()),
-        Err(e) => {
-            let why = client.context().last_error().unwrap_or_else(|| e.to_string());
-            Err(anyhow::anyhow!("can't reach Kafka at {brokers}: {why}"))
+impl Asker {
+    /// One that has reached a broker.
+    fn connect(settings: &Settings) -> anyhow::Result<Asker> {
+        let mut config = settings.client();
+        settings.finish(&mut config);
+        let consumer = Ending::new(&config, Context::new(settings), None::<fn()>)?;
+        reach(&consumer, &settings.brokers)?;
+        let admin = AdminClient::from_config_and_context(&config, Context::new(settings))?;
+        introduce(admin.inner())?;
+        Ok(Asker { consumer: Arc::new(consumer), admin })
+    }
+}
+
+/// Waits for a broker's answer to a new client.
+pub(super) fn reach(consumer: &BaseConsumer<Context>, brokers: &str) -> anyhow::Result<()> {
+    introduce(consumer.client())?;
+    let until = Instant::now() + ANSWER;
+    loop {
+        // Why it gets no answer is told only to who polls.
+        while consumer.poll(Duration::from_millis(20)).is_some() {}
+        match consumer.client().fetch_metadata(Some("__vitals_is_anybody_there"), Duration::from_millis(500)) {
+            Ok(_) => return Ok(()),
+            Err(e) if Instant::now() >= until => {
+                let why = consumer.context().last_error().unwrap_or_else(|| e.to_string());
+                bail!("can't reach Kafka at {brokers}: {why}");
+            }
+            Err(_) => {}
         }
     }
 }
 
 /// The number of the topic's partitions; `None` where there is no such topic.
-async fn count(client: &Arc<AdminClient<Context>>, topic: &str) -> anyhow::Result<Option<i32>> {
-    let (client, topic) = (Arc::clone(client), topic.to_owned());
-    tokio::task::spawn_blocking(move || partitions(client.inner(), &topic)).await?
+async fn count(asker: &Asker, topic: &str) -> anyhow::Result<Option<i32>> {
+    let (consumer, topic) = (Arc::clone(&asker.consumer), topic.to_owned());
+    tokio::task::spawn_blocking(move || partitions(consumer.client(), &topic)).await?
 }
 
 /// The number of the topic's partitions; `None` where there is no such topic.
@@ -101,11 +125,12 @@ pub(super) fn partitions(client: &Client<Context>, topic: &str) -> anyhow::Resul
 }
 
 /// Makes the topic, so that its brokers stamp arrival.
-async fn make(client: &Arc<AdminClient<Context>>, topic: &str, new: NewTopic) -> anyhow::Result<i32> {
+async fn make(asker: &Asker, topic: &str, new: NewTopic) -> anyhow::Result<i32> {
     let wanted = admin::NewTopic::new(topic, new.partitions, TopicReplication::Fixed(new.replication))
         .set(STAMPED_BY, "LogAppendTime");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER));
-    let made = client.create_topics([&wanted], &options).await.with_context(|| format!("making topic `{topic}`"))?;
+    let made =
+        asker.admin.create_topics([&wanted], &options).await.with_context(|| format!("making topic `{topic}`"))?;
     match made.into_iter().next() {
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
         Some(Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
@@ -126,7 +151,7 @@ async fn make(client: &Arc<AdminClient<Context>>, topic: &str, new: NewTopic) ->
     }
     // Brokers learn of it one after the other.
     for _ in 0..50 {
-        if let Some(partitions) = count(client, topic).await?.filter(|&partitions| partitions > 0) {
+        if let Some(partitions) = count(asker, topic).await?.filter(|&partitions| partitions > 0) {
             return Ok(partitions);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -153,6 +178,6 @@ pub(super) fn prober(settings: &Settings, group: &str) -> anyhow::Result<Ending>
     config.set("max.partition.fetch.bytes", "262144").set("message.max.bytes", "1000000");
     settings.finish(&mut config);
     let consumer = Ending::new(&config, Context::new(settings), None::<fn()>)?;
-    reach(consumer.client(), &settings.brokers)?;
+    reach(&consumer, &settings.brokers)?;
     Ok(consumer)
 }
