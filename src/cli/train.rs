@@ -164,7 +164,7 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         return prepare(&store, place, span, now).await.map(|()| ExitCode::SUCCESS);
     }
     if args.dry_run {
-        return tell_plan(&args, &store, span).await.map(|()| ExitCode::SUCCESS);
+        return tell_plan(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
     }
     let Some(every) = args.every else {
         return train_once(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
@@ -239,15 +239,15 @@ async fn prepare(store: &Store, place: &Place, span: Span, now: i64) -> anyhow::
 }
 
 /// Says what [`train_once`] would do. Where a deployment trains, its plan has its place here.
-async fn tell_plan(args: &TrainArgs, store: &Store, span: Span) -> anyhow::Result<()> {
-    let plan = Plan::of(&View::open(store).await?, span);
+async fn tell_plan(args: &TrainArgs, store: &Store, span: Span, options: TrainOptions) -> anyhow::Result<()> {
+    let plan = Plan::of(&View::open(store).await?, span, options);
     let then = match args.promote {
         Promote::Never => "nothing more: it is not put in force".to_owned(),
         Promote::Always => plan.in_force("whatever it finds"),
         Promote::Better => plan.in_force("unless it finds less"),
     };
     super::say(&format!("local     in this process, with the lake `{}` as of state {}", args.lake.lake, plan.state))?;
-    super::say(&format!("{plan}, for {} alarms per device-day, by seed {}", args.alarms_per_device_day, args.seed))?;
+    super::say(&plan.to_string())?;
     super::say(&format!("then      {then}"))
 }
 

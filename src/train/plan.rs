@@ -7,6 +7,7 @@ use indicatif::{HumanBytes, HumanCount};
 use super::{Span, sample};
 use crate::{
     lake::{Day, View},
+    model::TrainOptions,
     reading::time::format_rfc3339_ms,
 };
 
@@ -23,6 +24,7 @@ pub struct Plan {
     pub landed: usize,
     pub landed_bytes: u64,
     pub span: Span,
+    pub options: TrainOptions,
     /// The model in force.
     pub champion: String,
     /// All closed days that have readings: those that get verdicts of a new model.
@@ -31,7 +33,7 @@ pub struct Plan {
 
 impl Plan {
     /// The plan for this picture of the lake.
-    pub fn of(view: &View, span: Span) -> Plan {
+    pub fn of(view: &View, span: Span, options: TrainOptions) -> Plan {
         let runs = || view.state.days.iter().filter_map(|(&day, runs)| Some((day, runs.readings.as_ref()?)));
         let read = || runs().filter(|(_, run)| span.meets(run));
         Plan {
@@ -41,6 +43,7 @@ impl Plan {
             landed: view.landing.len(),
             landed_bytes: view.landing.iter().map(|file| file.bytes).sum(),
             span,
+            options,
             champion: view.state.model().to_owned(),
             scored_days: runs().count(),
         }
@@ -75,6 +78,8 @@ impl fmt::Display for Plan {
         writeln!(f, "          {} files that have landed since, {}", self.landed, HumanBytes(self.landed_bytes))?;
         let most = HumanCount(sample::DEFAULT_READINGS as u64);
         writeln!(f, "learns    from what was measured{since}{until}: at most {most} readings, of whole devices")?;
+        let TrainOptions { seed, alarms_per_device_day, .. } = self.options;
+        writeln!(f, "          by seed {seed}, for {alarms_per_device_day} false alarms per device and day")?;
         writeln!(f, "compares  what it has learnt with `{}`, the model in force", self.champion)?;
         write!(f, "writes    the model, to models/NAME/model.bin")
     }

@@ -86,10 +86,10 @@ fn a_job_trains_the_model_of_the_command_line_and_the_lake_adopts_it_as_its_own(
     let folder = prepared(30);
     let folder = folder.path();
     let manifest = json(&fs::read_to_string(folder.join("sample/manifest.json")).unwrap());
-    assert_eq!((&manifest["devices"], &manifest["readings"]), (&30.into(), &(30 * 144).into()));
+    assert!(manifest["devices"] == 30 && manifest["readings"] == 30 * 144, "{manifest}");
 
     let words = ["--seed", "7", "--alarms-per-device-day", "0.5"];
-    let here = [&["train", "--data", "sample/sample.parquet", "--out", "here"], &words[..]].concat();
+    let here = [&["train", "--data", "sample/sample.parquet", "--out", "here"][..], &words].concat();
     assert_eq!(vitals(folder, &here).code, Some(0));
     let job = Job::with_sample(folder, "job", r#"{"seed": "7", "alarms_per_device_day": "0.5", "since": ""}"#);
     job.write("input/data/training/.hidden.parquet", "not looked at");
@@ -108,11 +108,11 @@ fn a_job_trains_the_model_of_the_command_line_and_the_lake_adopts_it_as_its_own(
         ["models", "adopt", "model.tar.gz", "--sample", "sample", "--output", "json", "--outcome", "outcome.json"];
     let kept = vitals(folder, &[&adopt[..], &["--promote", "never"]].concat());
     let outcome = json(&kept.out);
-    assert_eq!((kept.code, &outcome["in_force"]), (Some(0), &false.into()), "{kept:?}");
+    assert!(kept.code == Some(0) && outcome["in_force"] == false, "{kept:?}");
     assert!(outcome["comparison"]["champion"] == "builtin" && outcome["not_worse"].is_boolean(), "{outcome}");
 
     // The lake's own training comes to the same artifact, by the same comparison.
-    let own = vitals(folder, &[&["train", "--promote", "always"], &words[..]].concat());
+    let own = vitals(folder, &[&["train", "--promote", "always"][..], &words].concat());
     assert_eq!(own.code, Some(0), "{own:?}");
     let kept_models = fs::read_dir(folder.join(".vitals/models")).unwrap();
     let names: Vec<String> = kept_models.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -121,10 +121,10 @@ fn a_job_trains_the_model_of_the_command_line_and_the_lake_adopts_it_as_its_own(
     assert!(vitals(folder, &["models", "promote", "builtin"]).code == Some(0));
 
     let adopted = vitals(folder, &[&adopt[..], &["--promote", "always"]].concat());
-    assert_eq!((adopted.code, &json(&adopted.out)["in_force"]), (Some(0), &true.into()), "{adopted:?}");
+    assert!(adopted.code == Some(0) && json(&adopted.out)["in_force"] == true, "{adopted:?}");
     assert_eq!(adopted.out, fs::read_to_string(folder.join("outcome.json")).unwrap());
     let listed = vitals(folder, &["models", "list"]).out;
-    assert!(listed.lines().any(|line| line.starts_with(name) && line.contains("yes")), "{listed}");
+    assert!(listed.lines().any(|line| line.contains(name) && line.contains("yes")), "{listed}");
 }
 
 #[test]
@@ -259,7 +259,16 @@ fn a_plan_says_what_would_be_read_and_written_and_does_nothing() {
     let folder = prepared(9);
     let before = fs::read_dir(folder.path().join(".vitals/state")).unwrap().count();
     let ran = vitals(folder.path(), &["train", "--dry-run", "--since", "2024-03-02"]);
-    insta::assert_snapshot!(ran.out, @"");
+    insta::assert_snapshot!(ran.out, @r"
+    local     in this process, with the lake `.vitals` as of state 1
+    reads     2 closed days, 2024-03-02 to 2024-03-03, 864 readings
+              0 files that have landed since, 0 B
+    learns    from what was measured since 2024-03-02T00:00:00.000Z: at most 4,000,000 readings, of whole devices
+              by seed 1, for 0.25 false alarms per device and day
+    compares  what it has learnt with `builtin`, the model in force
+    writes    the model, to models/NAME/model.bin
+    then      unless it finds less: its verdicts on 3 closed days and what has landed, and state 2, which puts all of it in force
+    ");
     let after = fs::read_dir(folder.path().join(".vitals/state")).unwrap().count();
     assert!(ran.code == Some(0) && before == after && !folder.path().join(".vitals/models").exists(), "{ran:?}");
 }
