@@ -140,9 +140,16 @@ impl Dialer {
             matches!(error, ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
         let hint = if reason.contains("invalid peer certificate") {
             let ca = ca.as_ref().map_or("the system's".to_owned(), |ca| format!("those in `{}`", ca.display()));
-            format!("the broker's certificate was checked against authorities: {ca}; `--ca FILE` names others")
+            let others = match self.who {
+                Who::Things { .. } => "`ca` in devices.json",
+                Who::Devices | Who::Gateways => "`--ca FILE`",
+            };
+            format!("the broker's certificate was checked against authorities: {ca}; {others} names others")
         } else if is_down || matches!(error, ConnectionError::NetworkTimeout) {
-            "nothing answers there: `vitals doctor` tests the ports; or is this another broker's address?".to_owned()
+            match self.who {
+                Who::Things { .. } => "nothing answers there: `vitals doctor --target aws` tests the ports".to_owned(),
+                Who::Devices | Who::Gateways => "nothing answers there: `--broker` names another".to_owned(),
+            }
         } else {
             match own {
                 Some((certificate, _)) => format!(
@@ -225,4 +232,39 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PublishErro
 
 fn bad(path: &Path, reason: impl std::fmt::Display) -> PublishError {
     PublishError::Pem { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::fleet::tests::options;
+
+    fn things(certificates: Vec<(PathBuf, PathBuf)>) -> Things {
+        Things { broker: Broker::plain("a.example", 8883), rule: "readings".into(), certificates }
+    }
+
+    #[test]
+    fn a_device_with_an_identity_keeps_to_what_iot_core_takes_of_a_connection() {
+        let certificates = vec![("a.pem".into(), "a.key".into()), ("b.pem".into(), "b.key".into())];
+        let options = PublishOptions::new(options(2, 1), things(certificates.clone()));
+        let dial = Dialer::of_things(&things(certificates), &options).unwrap().dial(1).unwrap();
+        assert_eq!((dial.client_id.as_str(), dial.topic.as_str()), ("device_2", "$aws/rules/readings/iot/device"));
+        assert_eq!(dial.gap(100), Duration::from_millis(10));
+        assert_eq!(dial.gap(512 * 1024), Duration::from_secs(1));
+
+        let plain = Broker::plain("a.example", 1883);
+        let dial =
+            Dialer::to_broker(&plain, &PublishOptions::new(options.fleet, plain.clone())).unwrap().dial(1).unwrap();
+        assert_eq!((dial.topic.as_str(), dial.gap(512 * 1024)), ("iot/device", Duration::ZERO));
+    }
+
+    #[test]
+    fn each_device_needs_a_certificate_and_each_certificate_its_file() {
+        let few = PublishOptions::new(options(2, 1), things(vec![("a.pem".into(), "a.key".into())]));
+        assert!(few.check().is_err());
+        let mut absent = things(vec![("no.pem".into(), "no.key".into())]);
+        absent.broker.tls = Some(Tls { ca: Some("no-ca.pem".into()), certificate: None });
+        let refused = Dialer::of_things(&absent, &few).err();
+        assert!(matches!(&refused, Some(PublishError::Pem { path, .. }) if path == "no-ca.pem"));
+    }
 }

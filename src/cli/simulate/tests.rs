@@ -62,6 +62,8 @@ fn bad_values_are_usage_errors() {
         "--episodes-per-device-day 25",
         "--episodes-per-device-day NaN",
         "--broker a:b",
+        "--cert a.pem",
+        "--connects-per-s 0",
         "--to 127.0.0.1:9092",
         "--seed x",
     ];
@@ -71,6 +73,8 @@ fn bad_values_are_usage_errors() {
     }
     let to = "--to kafka://a/t";
     let more = ["--broker a", "--qos 0", "--connections 2"].map(|mqtt| format!("{to} {mqtt}"));
+    let more = more.into_iter().chain(["--broker a", "--ca a", to].map(|mqtt| format!("--identities d {mqtt}")));
+    let more: Vec<String> = more.collect();
     for both in more.iter().map(String::as_str).chain(["--no-episodes --episodes-per-device-day 1"]) {
         assert_eq!(parse(both).expect_err(both).kind(), ErrorKind::ArgumentConflict, "{both}");
     }
@@ -125,4 +129,16 @@ interrupted before the end
     assert!(summary_text(&options, &summary).contains("QoS 0 has no acknowledgement"));
     let json = serde_json::to_value(Report { schema_version: 1, summary: &summary }).unwrap();
     assert_eq!((&json["schema_version"], &json["acknowledged"]), (&1.into(), &5_999.into()));
+}
+
+#[test]
+fn where_a_run_publishes_follows_from_what_was_said() {
+    let target = |line: &str| parse(line).unwrap().mqtt();
+    let missing = target("--devices 7 --target aws").unwrap_err().to_string();
+    assert!(missing.contains(".vitals-devices") && missing.contains("vitals devices add 7"), "{missing}");
+    // A broker that is named outdoes the target, which may come from the configuration.
+    assert_eq!(target("--target aws --broker a").unwrap(), Target::Mqtt(Broker::plain("a", 1883)));
+    assert_eq!(target("").unwrap(), Target::Mqtt(Broker::plain("127.0.0.1", 1883)));
+    assert!(target("--ca a.pem").unwrap_err().to_string().contains("mqtts://127.0.0.1:1883"));
+    assert!(target("--broker mqtts://a --ca no-such.pem").is_err());
 }
