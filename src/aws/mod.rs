@@ -20,6 +20,7 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
+pub mod archive;
 pub mod catalogue;
 mod credentials;
 pub mod deployed;
@@ -27,6 +28,7 @@ pub mod json;
 pub mod msk;
 #[cfg(test)]
 pub(crate) mod replay;
+mod signed;
 
 pub use credentials::{Cached, NoCredentials};
 

@@ -45,6 +45,7 @@ pub mod moment;
 pub mod progress;
 pub mod query;
 pub mod report;
+pub mod restore;
 pub mod score;
 pub mod simulate;
 pub mod size;
@@ -143,6 +144,7 @@ pub enum Command {
     Models(models::ModelsArgs),
     Query(query::QueryArgs),
     Report(report::ReportArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Info(info::InfoArgs),
     Config(config::ConfigArgs),
@@ -167,6 +169,7 @@ impl Cli {
             Command::Models(args) => models::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Report(args) => report::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Info(args) => info::run(args, origins).await,
             Command::Config(args) => config::run(args, origins),
