@@ -326,6 +326,8 @@ fn view_input(state: &State, table: Table, database: &str, now_ms: i64) -> anyho
     let encoded = base64::engine::general_purpose::STANDARD.encode(definition.to_string());
     Ok(json!({
         "Name": name,
+        // Whose rights count when the view reads its tables; engines refuse a view that is nobody's.
+        "Owner": "vitals",
         "TableType": "VIRTUAL_VIEW",
         "Parameters": {
             "presto_view": "true", "comment": "Presto View",

@@ -12,7 +12,7 @@ use super::{
     NoCredentials,
     clients::{Access, CallFailed, NoRegion, failed},
     iam,
-    signed::Service,
+    service::Service,
     stack::{Described, Stack},
 };
 

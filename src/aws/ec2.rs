@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{clients::Access, signed::Service};
+use super::{clients::Access, service::Service};
 
 const VERSION: &str = "2016-11-15";
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     clients::{Access, CallFailed},
-    signed::Service,
+    service::Service,
 };
 
 const VERSION: &str = "2010-05-08";

@@ -2,19 +2,12 @@
 
 use std::time::Duration;
 
-use aws_credential_types::Credentials;
-use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
-    sign::v4,
-};
 use serde_json::Value;
+
+use super::signed::{Asks, Signed};
 
 /// How often a call is made that is throttled or gets no answer.
 const ATTEMPTS: u32 = 8;
-
-/// How long one attempt may take, and the connection for it.
-const ATTEMPT: Duration = Duration::from_secs(30);
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
@@ -75,22 +68,13 @@ impl CallError {
     }
 }
 
-/// Credentials for one call.
-enum Who {
-    Chain,
-    #[cfg(test)]
-    Given(Credentials),
-}
-
 /// A service in a region.
 pub struct JsonService {
     service: &'static str,
     /// What stands before the operation in the header that names it.
     target: &'static str,
-    region: String,
     endpoint: String,
-    http: reqwest::Client,
-    who: Who,
+    signed: Signed,
     first_pause: Duration,
 }
 
@@ -102,10 +86,8 @@ impl JsonService {
     pub async fn glue(region: &str) -> anyhow::Result<JsonService> {
         let usual = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let endpoint = super::endpoint("GLUE").await.unwrap_or_else(|| format!("https://glue.{region}.{usual}"));
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ATTEMPT).build()?;
-        let region = region.to_owned();
-        let first_pause = Duration::from_millis(200);
-        Ok(JsonService { service: "glue", target: "AWSGlue", region, endpoint, http, who: Who::Chain, first_pause })
+        let (signed, first_pause) = (Signed::new("glue", region)?, Duration::from_millis(200));
+        Ok(JsonService { service: "glue", target: "AWSGlue", endpoint, signed, first_pause })
     }
 
     /// Glue's catalogue on a server of a test.
@@ -114,10 +96,8 @@ impl JsonService {
         JsonService {
             service: "glue",
             target: "AWSGlue",
-            region: "eu-central-1".to_owned(),
             endpoint: endpoint.to_owned(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            who: Who::Given(Credentials::new("AKIDEXAMPLE", "of-a-test", None, None, "test")),
+            signed: Signed::of_test("glue"),
             first_pause: Duration::from_millis(1),
         }
     }
@@ -131,12 +111,8 @@ impl JsonService {
         let mut pause = self.first_pause;
         let mut attempt = 1;
         loop {
-            let credentials = match &self.who {
-                Who::Chain => super::credentials().await?,
-                #[cfg(test)]
-                Who::Given(credentials) => credentials.clone(),
-            };
-            let (error, again) = match self.attempt(operation, &body, credentials).await {
+            let request = self.request(operation, &body).await?;
+            let (error, again) = match self.attempt(operation, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -144,28 +120,24 @@ impl JsonService {
                 return Err(error.into());
             }
             tracing::debug!(%error, attempt, "asking again");
-            // Of many who were refused at once not all come back at once.
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             attempt += 1;
         }
     }
 
     /// One attempt; an error says whether another is worth it.
-    async fn attempt(&self, operation: &str, body: &str, who: Credentials) -> Result<Value, (CallError, bool)> {
+    async fn attempt(&self, operation: &str, request: reqwest::Request) -> Result<Value, (CallError, bool)> {
         let failed = |code: Option<String>, message: String| CallError {
             service: self.service,
             operation: operation.to_owned(),
             code,
             message,
         };
-        let request = self.signed(operation, body, who).map_err(|e| (failed(None, format!("{e:#}")), false))?;
-        let unanswered = |e: reqwest::Error| (failed(None, format!("{}: {}", self.endpoint, causes(&e))), true);
-        let answer = self.http.execute(request).await.map_err(unanswered)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(unanswered)?;
+        let unanswered = |what: String| (failed(None, format!("{}: {what}", self.endpoint)), true);
+        let (status, _, bytes) = self.signed.send(request).await.map_err(unanswered)?;
         let said = serde_json::from_slice::<Value>(&bytes);
-        if status.is_success() {
+        if (200..300).contains(&status) {
             return said.map_err(|e| (failed(None, format!("its answer can't be read: {e}")), true));
         }
         let said = said.unwrap_or(Value::Null);
@@ -175,48 +147,15 @@ impl JsonService {
         let message = text(["message", "Message"]).map_or_else(|| format!("it answers {status}"), str::to_owned);
         let throttled = code.as_deref().is_some_and(|code| THROTTLED.contains(&code));
         let message = code.as_ref().map_or(message.clone(), |code| format!("{message} ({code})"));
-        Err((failed(code, message), throttled || status.is_server_error() || status.as_u16() == 429))
+        Err((failed(code, message), throttled || status >= 500 || status == 429))
     }
 
-    fn signed(&self, operation: &str, body: &str, who: Credentials) -> anyhow::Result<reqwest::Request> {
-        let operation = format!("{}.{operation}", self.target);
-        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", operation.as_str())];
-        let identity = who.into();
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(&self.region)
-            .name(self.service)
-            .time(std::time::SystemTime::now())
-            .settings(SigningSettings::default())
-            .build()?
-            .into();
+    async fn request(&self, operation: &str, body: &str) -> anyhow::Result<reqwest::Request> {
+        let target = format!("{}.{operation}", self.target);
         let address = format!("{}/", self.endpoint.trim_end_matches('/'));
-        let signable =
-            SignableRequest::new("POST", &address, headers.into_iter(), SignableBody::Bytes(body.as_bytes()))?;
-        let (instructions, _) = sign(signable, &parameters)?.into_parts();
-        let mut request = hyper::Request::post(&address);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let mut request = request.body(body.to_owned())?;
-        instructions.apply_to_request_http1x(&mut request);
-        Ok(reqwest::Request::try_from(request)?)
+        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+        self.signed.request(&Asks { method: "POST", address: &address, headers: &headers, body }).await
     }
-}
-
-/// An error and what caused it; those of connections say the least at the top.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

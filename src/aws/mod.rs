@@ -20,6 +20,7 @@ use aws_smithy_http_client::{
 };
 use tokio::sync::OnceCell;
 
+pub mod archive;
 pub mod catalogue;
 pub mod clients;
 mod credentials;
@@ -34,7 +35,8 @@ pub mod msk;
 pub mod prices;
 #[cfg(test)]
 pub(crate) mod replay;
-pub mod signed;
+pub mod service;
+mod signed;
 pub mod stack;
 
 pub use credentials::{Cached, NoCredentials};

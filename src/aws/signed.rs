@@ -1,8 +1,9 @@
-//! Calls of services whose SDKs are too large for the few calls that are made: signed, tried again, and refused in words.
+//! Signed requests, for the few calls of services whose SDK is not worth its size.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+#[cfg(test)]
+use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{
         PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
@@ -10,226 +11,115 @@ use aws_sigv4::{
     },
     sign::v4,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
 
-use super::clients::{Access, CallFailed};
+/// How long one attempt may take, and the connection for it.
+const ATTEMPT: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(5);
 
-/// How often a call is tried that is throttled, refused for the moment, or gets no answer.
-const TRIES: u32 = 6;
-
-/// The wait before the second try; doubled after each.
-const FIRST_WAIT: Duration = Duration::from_millis(300);
-
-/// How long one try may take.
-const TRY: Duration = Duration::from_secs(30);
-
-/// One service in a region.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// By which it is signed for, such as `ec2`.
-    pub name: &'static str,
-    /// For which it is signed; services that are one for the whole world have theirs in one region.
-    pub region: String,
-    pub url: String,
+/// Credentials for requests.
+enum Who {
+    Chain,
+    #[cfg(test)]
+    Given(Credentials),
 }
 
-/// What is asked of a service.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+/// Sends signed requests to one service in one region.
+pub(super) struct Signed {
+    service: &'static str,
+    region: String,
+    http: reqwest::Client,
+    who: Who,
+}
+
+/// One request.
+pub(super) struct Asks<'a> {
     pub method: &'static str,
-    /// With the query, from the slash on, encoded.
-    pub path: &'a str,
-    pub headers: &'a [(&'a str, &'a str)],
+    /// With its query, encoded.
+    pub address: &'a str,
+    pub headers: &'a [(&'static str, &'a str)],
     pub body: &'a str,
 }
 
-/// What a service answered: its status, and the body.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
-}
-
-impl Service {
-    /// The service at `https://<name>.<region>.amazonaws.com`, or where the environment or the profile say.
-    pub async fn regional(access: &Access, name: &'static str) -> Service {
-        let domain = if access.region().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let usual = format!("https://{name}.{}.{domain}", access.region());
-        Service { name, region: access.region().to_owned(), url: at(access, name, usual).await }
+impl Signed {
+    /// # Errors
+    /// Where this machine can make no encrypted connections.
+    pub(super) fn new(service: &'static str, region: &str) -> anyhow::Result<Signed> {
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ATTEMPT).build()?;
+        Ok(Signed { service, region: region.to_owned(), http, who: Who::Chain })
     }
 
-    /// A service of the whole world, such as IAM.
-    pub async fn global(access: &Access, name: &'static str) -> Service {
-        let usual = format!("https://{name}.amazonaws.com");
-        Service { name, region: "us-east-1".to_owned(), url: at(access, name, usual).await }
+    /// With the credentials of a test.
+    #[cfg(test)]
+    pub(super) fn of_test(service: &'static str) -> Signed {
+        let who = Who::Given(Credentials::new("AKIDEXAMPLE", "of-a-test", None, None, "test"));
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Signed { service, region: "eu-central-1".to_owned(), http, who }
     }
 
-    /// Sends a request, again where that may help; gives the last answer, whatever it is.
+    /// A request that is ready to be sent.
     ///
     /// # Errors
-    /// Where there are no credentials, or no answer.
-    pub async fn send(&self, request: &Request<'_>) -> anyhow::Result<Answer> {
-        let client = reqwest::Client::builder().timeout(TRY).build().context("making an HTTP client")?;
-        let mut wait = FIRST_WAIT;
-        for _ in 1..TRIES {
-            match self.send_once(&client, request).await {
-                Ok(answer) if is_for_the_moment(&answer) => {}
-                Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => {}
-                done => return done,
-            }
-            // A part of it by chance: those who were throttled together come back one by one.
-            tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>())).await;
-            wait *= 2;
-        }
-        self.send_once(&client, request).await
-    }
-
-    async fn send_once(&self, client: &reqwest::Client, request: &Request<'_>) -> anyhow::Result<Answer> {
-        let identity = super::credentials().await?.into();
-        let mut settings = SigningSettings::default();
-        if self.name == "s3" {
-            // S3 signs paths as they are, and wants to be told what the body's hash is.
-            settings.percent_encoding_mode = PercentEncodingMode::Single;
-            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        }
+    /// [`super::NoCredentials`] where there are none.
+    pub(super) async fn request(&self, asks: &Asks<'_>) -> anyhow::Result<reqwest::Request> {
+        let credentials = match &self.who {
+            Who::Chain => super::credentials().await?,
+            #[cfg(test)]
+            Who::Given(credentials) => credentials.clone(),
+        };
+        let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
-            .name(self.name)
-            .time(std::time::SystemTime::now())
-            .settings(settings)
-            .build()
-            .context("signing a request")?
+            .name(self.service)
+            .time(SystemTime::now())
+            .settings(settings(self.service))
+            .build()?
             .into();
-        let url = format!("{}{}", self.url.trim_end_matches('/'), request.path);
-        let parsed = url.parse::<reqwest::Url>().with_context(|| format!("`{url}` is no address"))?;
-        let host = parsed[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
-        let all = request.headers.iter().copied().chain([("host", host.as_str())]);
-        let body = SignableBody::Bytes(request.body.as_bytes());
-        let signable = SignableRequest::new(request.method, &url, all, body)?;
-        let (instructions, _) = sign(signable, &parameters).context("signing a request")?.into_parts();
-        let method = request.method.parse::<reqwest::Method>().context("naming a method")?;
-        let mut call = client.request(method, parsed).body(request.body.to_owned());
-        for (name, value) in request.headers {
-            call = call.header(*name, *value);
+        let body = SignableBody::Bytes(asks.body.as_bytes());
+        let signable = SignableRequest::new(asks.method, asks.address, asks.headers.iter().copied(), body)?;
+        let (instructions, _) = sign(signable, &parameters)?.into_parts();
+        let mut request = hyper::Request::builder().method(asks.method).uri(asks.address);
+        for (name, value) in asks.headers {
+            request = request.header(*name, *value);
         }
-        for (name, value) in instructions.headers() {
-            call = call.header(name, value);
-        }
-        let answer = call.send().await?;
-        Ok(Answer { status: answer.status().as_u16(), body: answer.bytes().await?.to_vec() })
+        let mut request = request.body(asks.body.to_owned())?;
+        instructions.apply_to_request_http1x(&mut request);
+        Ok(reqwest::Request::try_from(request)?)
     }
 
-    /// A call in the JSON protocol: `target` is the service's name of it, such as `TrentService.ScheduleKeyDeletion`.
-    ///
-    /// # Errors
-    /// [`CallFailed`] where the service refuses; where it does not answer, or with what is no JSON.
-    pub async fn json(&self, doing: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
-        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
-        let request = Request { method: "POST", path: "/", headers: &headers, body: &body.to_string() };
-        self.rest(doing, &request).await
-    }
-
-    /// A call of a service that speaks REST with JSON.
-    ///
-    /// # Errors
-    /// As [`json`](Self::json).
-    pub async fn rest(&self, doing: &str, request: &Request<'_>) -> anyhow::Result<Value> {
-        let answer = self.send(request).await.with_context(|| doing.to_owned())?;
-        let text = String::from_utf8_lossy(&answer.body);
-        let said: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if !(200..300).contains(&answer.status) {
-            let code = said["__type"].as_str().or(said["code"].as_str()).and_then(|code| code.rsplit('#').next());
-            let message = said["message"].as_str().or(said["Message"].as_str());
-            return Err(CallFailed::new(doing, answer.status, code, message).into());
-        }
-        Ok(said)
-    }
-
-    /// A call in the Query protocol: a form in, XML out.
-    ///
-    /// # Errors
-    /// [`CallFailed`] where the service refuses; where it does not answer, or with what is no such XML.
-    pub async fn query<T: DeserializeOwned>(
+    /// The answer to a request: its status, headers and body; an error is a connection's, in words.
+    pub(super) async fn send(
         &self,
-        doing: &str,
-        version: &str,
-        action: &str,
-        fields: &[(&str, &str)],
-    ) -> anyhow::Result<T> {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("Action", action).append_pair("Version", version).extend_pairs(fields);
-        let kind = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
-        let request = Request { method: "POST", path: "/", headers: &[kind], body: &form.finish() };
-        let answer = self.send(&request).await.with_context(|| doing.to_owned())?;
-        let text = String::from_utf8_lossy(&answer.body);
-        if answer.status != 200 {
-            return Err(refusal(doing, answer.status, &text).into());
+        request: reqwest::Request,
+    ) -> Result<(u16, reqwest::header::HeaderMap, bytes::Bytes), String> {
+        let answer = self.http.execute(request).await.map_err(|e| causes(&e))?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok((status, headers, answer.bytes().await.map_err(|e| causes(&e))?))
+    }
+}
+
+/// S3 signs addresses as they are, and wants the body's hash in a header.
+fn settings(service: &str) -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    if service == "s3" {
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    settings
+}
+
+/// An error and what caused it; those of connections say the least at the top.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&said);
         }
-        quick_xml::de::from_str(&text).with_context(|| format!("{doing}: the answer can't be read"))
+        cause = error.source();
     }
-}
-
-async fn at(access: &Access, name: &str, usual: String) -> String {
-    match super::endpoint(&name.to_uppercase().replace('-', "_")).await {
-        Some(url) => url,
-        None => access.config().endpoint_url().map_or(usual, str::to_owned),
-    }
-}
-
-/// Whether an answer may be another one in a moment.
-fn is_for_the_moment(answer: &Answer) -> bool {
-    let throttled = || {
-        let text = String::from_utf8_lossy(&answer.body);
-        ["Throttl", "RequestLimitExceeded", "TooManyRequests", "ServiceUnavailable"]
-            .iter()
-            .any(|word| text.contains(word))
-    };
-    answer.status == 429 || answer.status >= 500 || answer.status != 200 && throttled()
-}
-
-/// An error in XML: S3 writes it as it is, others within one element, EC2 within two.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Said {
-    code: Option<String>,
-    message: Option<String>,
-    #[serde(alias = "Errors")]
-    error: Option<Box<Said>>,
-}
-
-/// What a service said in XML.
-pub(super) fn refusal(doing: &str, status: u16, text: &str) -> CallFailed {
-    let mut said = quick_xml::de::from_str::<Said>(text).ok();
-    while let Some(within) = said.as_mut().and_then(|said| said.error.take()) {
-        said = Some(*within);
-    }
-    let (code, message) = said.map_or((None, None), |said| (said.code, said.message));
-    CallFailed::new(doing, status, code.as_deref(), message.as_deref())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_way_of_writing_an_error_is_read() {
-        let of_ec2 = "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>No.</Message></Error></Errors></Response>";
-        let of_iam = "<ErrorResponse xmlns=\"x\"><Error><Type>Sender</Type><Code>InvalidInput</Code><Message>No.</Message></Error></ErrorResponse>";
-        let of_s3 = "<Error><Code>NoSuchBucket</Code><Message>No.</Message></Error>";
-        for (text, code) in [(of_ec2, "UnauthorizedOperation"), (of_iam, "InvalidInput"), (of_s3, "NoSuchBucket")] {
-            let refusal = refusal("asking", 403, text);
-            assert_eq!((refusal.code.as_deref(), refusal.message), (Some(code), format!("No. ({code})")));
-        }
-        assert_eq!(refusal("asking", 502, "<html>").message, "the service answers 502");
-    }
-
-    #[test]
-    fn what_may_pass_is_told_from_what_stays() {
-        let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() };
-        assert!(is_for_the_moment(&answer(503, "")) && is_for_the_moment(&answer(400, "<Code>Throttling</Code>")));
-        assert!(!is_for_the_moment(&answer(200, "Throttling")) && !is_for_the_moment(&answer(403, "AccessDenied")));
-    }
+    text
 }

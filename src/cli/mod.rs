@@ -58,6 +58,7 @@ pub mod plan;
 pub mod progress;
 pub mod query;
 pub mod report;
+pub mod restore;
 pub mod score;
 pub mod simulate;
 pub mod size;
@@ -161,6 +162,7 @@ pub enum Command {
     Models(models::ModelsArgs),
     Query(query::QueryArgs),
     Report(report::ReportArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Plan(plan::PlanArgs),
     Deploy(Box<deploy::DeployArgs>),
@@ -194,6 +196,7 @@ impl Cli {
             Command::Models(args) => models::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Report(args) => report::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Plan(args) => plan::run(args).await,
             Command::Deploy(args) => deploy::run(*args).await,

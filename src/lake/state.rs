@@ -4,7 +4,7 @@
 //! writes what it prepared, and creates number `n + 1`; who finds that taken reads again and decides anew. So moving from
 //! one picture of the lake to the next is one atomic step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -205,6 +205,12 @@ impl State {
     pub fn cut(&self, chain: &str, partition: i32) -> Cut {
         let cut = self.cut.get(chain).and_then(|partitions| partitions.get(&partition));
         cut.copied().unwrap_or(Cut { offset: 0, first: 0 })
+    }
+
+    /// The closed days of a table that may hold a moment of `[since, until)`, milliseconds since 1970 UTC.
+    pub fn days_with(&self, table: Table, (since, until): (i64, i64)) -> BTreeSet<Day> {
+        let runs = self.days.iter().filter_map(|(day, runs)| Some((*day, runs.of(table)?)));
+        runs.filter(|(_, run)| run.max_ts >= since && run.min_ts < until).map(|(day, _)| day).collect()
     }
 
     /// The name of the model in force.

@@ -34,6 +34,7 @@ use datafusion::{
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use object_store::path::Path;
 
 use super::{
     Answer, Engine, QueryError, Statement, Value,
@@ -161,6 +162,10 @@ impl Engine for LocalEngine {
 
     async fn current_view(&self) -> Result<View, QueryError> {
         Ok(self.view())
+    }
+
+    fn leave_out(&self, keys: &[Path]) {
+        self.files.leave_out_unsaid(keys);
     }
 
     fn take_warnings(&self) -> Vec<String> {

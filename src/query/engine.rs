@@ -6,6 +6,7 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use futures::{TryStreamExt, stream::BoxStream};
+use object_store::path::Path;
 
 use super::{QueryError, Statement};
 use crate::lake::View;
@@ -33,6 +34,9 @@ pub trait Engine: Send + Sync {
 
     /// The picture of the lake that statements see now.
     async fn current_view(&self) -> Result<View, QueryError>;
+
+    /// Leaves out files of the lake that can't be read now; whoever asks says so. Athena leaves them out by itself.
+    fn leave_out(&self, _keys: &[Path]) {}
 
     /// What people should know beside the rows, each said once: files that were left out, and why.
     fn take_warnings(&self) -> Vec<String>;

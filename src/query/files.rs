@@ -114,6 +114,12 @@ impl Files {
         }
     }
 
+    /// Leaves out files without a warning of its own.
+    pub(super) fn leave_out_unsaid(&self, keys: &[Path]) {
+        let mut known = self.known();
+        keys.iter().for_each(|key| drop(known.damaged.insert(key.clone(), "it is archived".to_owned())));
+    }
+
     /// Those of `files` that are whole and have this table's columns, with their rows.
     pub(super) async fn check(
         &self,

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::template::MAX_BODY_BYTES;
 use crate::aws::{
     clients::{Access, CallFailed, failed},
-    signed::{self, Request, Service},
+    service::{self, Request, Service},
 };
 
 /// What CloudFormation takes by address.
@@ -88,5 +88,5 @@ async fn call(s3: &Service, doing: &str, request: &Request<'_>) -> Result<(), Ca
     let failed = |message: String| CallFailed { doing: doing.to_owned(), code: None, message };
     let answer = s3.send(request).await.map_err(|e| failed(format!("{e:#}")))?;
     let text = String::from_utf8_lossy(&answer.body);
-    if (200..300).contains(&answer.status) { Ok(()) } else { Err(signed::refusal(doing, answer.status, &text)) }
+    if (200..300).contains(&answer.status) { Ok(()) } else { Err(service::refusal(doing, answer.status, &text)) }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Held;
 use crate::aws::{
     clients::{Access, CallFailed},
-    signed::{self, Request, Service},
+    service::{self, Request, Service},
 };
 
 /// The most objects that one call deletes.
@@ -147,7 +147,7 @@ impl Bucket {
         method: &'static str,
         query: &str,
         body: &str,
-        headers: &[(&str, &str)],
+        headers: &[(&'static str, &str)],
     ) -> anyhow::Result<String> {
         let path = format!("{}{query}", self.path);
         let answer = self.service.send(&Request { method, path: &path, headers, body }).await?;
@@ -155,7 +155,7 @@ impl Bucket {
         if (200..300).contains(&answer.status) {
             Ok(text)
         } else {
-            Err(signed::refusal("emptying a bucket", answer.status, &text).into())
+            Err(service::refusal("emptying a bucket", answer.status, &text).into())
         }
     }
 }

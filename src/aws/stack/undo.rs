@@ -8,7 +8,7 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use super::{Described, Held, Stack};
 use crate::aws::{
     clients::{Access, CallFailed, failed},
-    signed::{Request, Service},
+    service::{Request, Service},
 };
 
 /// How long between two looks at Spark, and how often.

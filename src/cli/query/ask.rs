@@ -1,6 +1,7 @@
 //! One question: its rows, what stands beside them, and where they go.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -16,7 +17,8 @@ use super::{
     explained, say,
 };
 use crate::{
-    lake::Store,
+    aws::archive::{Archive, Standing as Archived},
+    lake::{Place, State, Store, Table},
     query::{
         Engine, QueryError, Statement, Value,
         athena::AthenaEngine,
@@ -53,25 +55,29 @@ pub(super) enum Asks {
 /// A lake that is being asked.
 pub(super) struct Asked {
     store: Store,
+    place: Place,
     pub(super) engine: Arc<dyn Engine>,
     athena: Option<Arc<AthenaEngine>>,
     /// Whether the rows are waited for.
     waits: bool,
+    /// Whether an answer without days that are archived is none.
+    complete: bool,
     started: Instant,
 }
 
 impl Asked {
     pub(super) async fn open(args: &EngineArgs) -> anyhow::Result<Asked> {
         let started = Instant::now();
-        let Opened { store, engine, athena } = args.open().await?;
-        Ok(Asked { store, engine, athena, waits: !args.no_wait, started })
+        let Opened { store, place, engine, athena } = args.open().await?;
+        let (waits, complete) = (!args.no_wait, args.require_complete);
+        Ok(Asked { store, place, engine, athena, waits, complete, started })
     }
 
     /// The Athena of a stack, whose queries are known by ids.
     pub(super) async fn open_athena(args: &EngineArgs) -> anyhow::Result<Asked> {
         let started = Instant::now();
-        let Opened { store, engine, athena } = args.athena().await?;
-        Ok(Asked { store, engine, athena, waits: true, started })
+        let Opened { store, place, engine, athena } = args.athena().await?;
+        Ok(Asked { store, place, engine, athena, waits: true, complete: false, started })
     }
 
     /// How far scoring has come; says what people should know of it.
@@ -105,6 +111,10 @@ impl Asked {
     }
 
     async fn write(&self, question: &Question, output: &OutputArgs) -> Result<(Counts, Option<String>), OutputError> {
+        let archived = match &question.asks {
+            Asks::Statement(statement) => self.archived(statement).await?,
+            Asks::Started(_) => None,
+        };
         let limit = question.limit.filter(|_| !question.limits_itself);
         // One row more than is shown tells whether there are more.
         let one_more = limit.map(|rows| rows.saturating_add(1));
@@ -130,11 +140,46 @@ impl Asked {
             counts.more = counts.found > Some(counts.shown);
         }
         counts.warnings = self.engine.take_warnings();
+        counts.warnings.extend(archived);
         writer.finish(&counts)?;
         let remark = writer.remark();
         drop(writer);
         target.keep()?;
         Ok((counts, remark))
+    }
+
+    /// What to say of days that a statement asks for and that are archived; an error where the answer must be complete.
+    async fn archived(&self, statement: &Statement) -> Result<Option<String>, QueryError> {
+        let no_answer = |error: anyhow::Error| QueryError::Failed(crate::cli::in_words(&error));
+        let Some(archive) = Archive::of(&self.place).await.map_err(no_answer)? else { return Ok(None) };
+        let state = State::load(&self.store).await?;
+        let (tables, range) = (statement.tables()?, statement.range_ms().unwrap_or((i64::MIN, i64::MAX)));
+        let mut missing = Vec::new();
+        for table in Table::ALL.into_iter().filter(|table| tables.contains(table.name())) {
+            let days = state.days_with(table, range);
+            let archived = archive.of_days(&state, table, &days).await.map_err(no_answer)?;
+            missing.extend(archived.into_iter().filter(|object| !matches!(object.standing, Archived::Here { .. })));
+        }
+        let days: BTreeSet<_> = missing.iter().map(|object| object.day).collect();
+        let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(None) };
+        let coming = missing.iter().all(|object| object.standing == Archived::Coming);
+        let keys: Vec<_> = missing.iter().map(|object| object.key.clone()).collect();
+        self.engine.leave_out(&keys);
+        let count = if days.len() == 1 {
+            format!("{first} is")
+        } else {
+            format!("{} days from {first} to {last} are", days.len())
+        };
+        let what = format!("{count} archived");
+        let hint = if coming {
+            "they were asked for and are on their way: `vitals restore status` shows it".to_owned()
+        } else {
+            format!("`vitals restore --from {first} --to {last}` brings them back within 12 hours")
+        };
+        if self.complete {
+            return Err(QueryError::Refused { what, hint: Some(hint), no_access: false });
+        }
+        Ok(Some(format!("{what} and missing from this answer; {hint}")))
     }
 
     async fn count(&self, statement: &Statement) -> Result<u64, QueryError> {

@@ -39,6 +39,9 @@ pub(super) struct EngineArgs {
     /// With `--target aws`: start the query, print its id and wait for nothing; `vitals query result ID` shows the rows
     #[arg(long)]
     pub(super) no_wait: bool,
+    /// Fail where days that are asked for are archived, rather than answer without them
+    #[arg(long)]
+    pub(super) require_complete: bool,
 }
 
 fn parse_reuse(text: &str) -> Result<Duration, String> {
@@ -50,6 +53,7 @@ fn parse_reuse(text: &str) -> Result<Duration, String> {
 /// An engine, and the lake that it answers from.
 pub(super) struct Opened {
     pub store: Store,
+    pub place: Place,
     pub engine: Arc<dyn Engine>,
     /// The same engine where it is Athena.
     pub athena: Option<Arc<AthenaEngine>>,
@@ -70,7 +74,7 @@ impl EngineArgs {
         }
         let store = self.lake.open().await?;
         let engine = LocalEngine::open(store.clone(), Options::default()).await.map_err(explained)?;
-        Ok(Opened { store, engine: Arc::new(engine), athena: None })
+        Ok(Opened { store, place: self.lake.lake.clone(), engine: Arc::new(engine), athena: None })
     }
 
     /// The stack's Athena, whatever `--target` says.
@@ -78,7 +82,7 @@ impl EngineArgs {
         let lake = Some(&self.lake.lake).filter(|lake| matches!(lake, Place::S3 { .. }));
         let Deployed { region, work_group, database, lake } =
             Deployed::of(&self.target.stack.stack, self.target.stack.region.as_deref(), lake).await?;
-        let store = LakeArgs { lake }.open().await?;
+        let store = LakeArgs { lake: lake.clone() }.open().await?;
         let minutes = self.reuse.map(|time| i32::try_from(time.as_secs().div_ceil(60)).unwrap_or(i32::MAX));
         let options = athena::Options {
             reuse_minutes: minutes,
@@ -89,6 +93,6 @@ impl EngineArgs {
         let config = crate::aws::config().await;
         let engine = AthenaEngine::open(&config, target, store.clone(), options).await.map_err(explained)?;
         let engine = Arc::new(engine);
-        Ok(Opened { store, engine: Arc::clone(&engine) as Arc<dyn Engine>, athena: Some(engine) })
+        Ok(Opened { store, place: lake, engine: Arc::clone(&engine) as Arc<dyn Engine>, athena: Some(engine) })
     }
 }

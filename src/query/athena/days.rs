@@ -52,17 +52,18 @@ pub(super) fn render(
 
 /// The condition on `dt` that lets through every day of a table that may hold a moment of `[since, until)`; `None` where
 /// that is all of them.
-fn days(state: &State, table: Table, (since, until): (i64, i64)) -> Option<String> {
+fn days(state: &State, table: Table, range: (i64, i64)) -> Option<String> {
     let upto = state.upto?;
-    let held: Vec<_> = state.days.iter().filter_map(|(day, runs)| Some((*day, runs.of(table)?))).collect();
-    let needed = |run: &crate::lake::state::Run| run.max_ts >= since && run.min_ts < until;
-    if held.iter().all(|(_, run)| needed(run)) {
+    let needed = state.days_with(table, range);
+    let held: Vec<Day> = state.days.iter().filter(|(_, runs)| runs.of(table).is_some()).map(|(day, _)| *day).collect();
+    if needed.len() == held.len() {
         return None;
     }
     let mut condition = format!("dt IS NULL OR dt > '{upto}'");
     // Days that follow each other in the state are one range, whatever the calendar has between.
-    for stretch in held.chunk_by(|a, b| needed(a.1) == needed(b.1)).filter(|stretch| needed(stretch[0].1)) {
-        let (first, last): (Day, Day) = (stretch[0].0, stretch[stretch.len() - 1].0);
+    let stretches = held.chunk_by(|a, b| needed.contains(a) == needed.contains(b));
+    for stretch in stretches.filter(|stretch| needed.contains(&stretch[0])) {
+        let (first, last) = (stretch[0], stretch[stretch.len() - 1]);
         let _ = if first == last {
             write!(condition, " OR dt = '{first}'")
         } else {
