@@ -8,6 +8,7 @@ is not shown by this. All other calls (identity, zones, roles, S3, things) go to
 
     cloud = Cloud(lab, moto)                   its `endpoint` is for AWS_ENDPOINT_URL
     cloud.fail("KafkaCluster", "no capacity")  the next time that resource is touched
+    cloud.throttled = 2                        so many of the next questions are too many
     cloud.pause_s = 0.2                        between two events
     cloud.calls                                what was asked, in order
 """
@@ -120,7 +121,7 @@ class Cloud:
         self.moto = urllib.parse.urlsplit(moto.endpoint)
         self.stacks, self.gone, self.sets, self.failures = {}, [], {}, {}
         self.calls, self.pause_s, self.lock = [], 0.0, threading.RLock()
-        self.destination, self.working, self.denied = "ENABLED", [], set()
+        self.destination, self.working, self.denied, self.throttled = "ENABLED", [], set(), 0
         cloud = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -209,6 +210,10 @@ class Cloud:
     def cloudformation(self, form: dict):
         action = form["Action"]
         self.calls.append(action)
+        if self.throttled > 0:
+            self.throttled -= 1
+            said = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>"
+            return 400, "text/xml", said.encode()
         try:
             with self.lock:
                 result = getattr(self, f"do_{action}")(form)

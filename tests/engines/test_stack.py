@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import s3
 from cloud import Cloud
 from lab import check, equal, test
 
@@ -33,6 +34,11 @@ class Desk:
 
     def stack(self, name: str = "vitals"):
         return self.cloud.stacks.get(name)
+
+    def s3(self, method: str, path: str, body: bytes = b"", ok=(200,)):
+        """A request to the S3 in which the stack's buckets would be."""
+        status, _, answer = self.cloud.forward(method, f"/{path}", s3.SIGNED, body)
+        check(status in ok, f"{method} {path}: {status} {answer!r}")
 
     def start(self, *args):
         """Starts a command that is to be interrupted."""
@@ -86,6 +92,17 @@ def stack_life(lab):
     desk.vitals("status", ok=(3,))
     desk.vitals("destroy", "--yes", ok=(3,))
 
+    # What was left goes too, where that is meant: every version of every object, then the buckets.
+    bucket = "vitals-lakebucket-1a2b3c"
+    desk.s3("PUT", bucket)
+    desk.s3("PUT", f"{bucket}?versioning", b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+    for name in ("landing/a%20b%26c.parquet", "landing/d.parquet", "landing/d.parquet"):
+        desk.s3("PUT", f"{bucket}/{name}", b"rows")
+    desk.s3("DELETE", f"{bucket}/landing/d.parquet", ok=(204,))
+    all_gone = desk.vitals("destroy", "--delete-data", "--confirm", "vitals")
+    check("4 versions of objects deleted" in all_gone.stderr, all_gone.stderr)
+    desk.s3("GET", bucket, ok=(404,))
+
 
 @test("moto")
 def stack_failure(lab):
@@ -101,7 +118,8 @@ def stack_failure(lab):
     told = desk.vitals("why", ok=(1,))
     check(cause in told.stdout and fix in told.stdout, told.stdout)
     desk.vitals("plan", ok=(1,))
-    # The next deployment takes away what never came to be.
+    # The next deployment takes away what never came to be, and is not put off by being told to ask less often.
+    desk.cloud.throttled = 3
     mended = desk.deploy()
     check("never came to be" in mended.stderr, mended.stderr)
     check("ComputeIngestService" in desk.stack().resources, "the stack that came to be in the end")
