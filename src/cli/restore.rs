@@ -98,9 +98,9 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     }
     let bytes: u64 = archived.iter().map(|object| object.bytes).sum();
     let coming = archived.len() - wanted.len();
+    let files = if wanted.len() == 1 { "1 file".to_owned() } else { format!("{} files", wanted.len()) };
     progress.done(&format!(
-        "asked for {} files, {coming} were on their way; {} in all, here within {} hours for {} days",
-        wanted.len(),
+        "asked for {files}, {coming} were on their way; {} in all, here within {} hours for {} days",
         indicatif::HumanBytes(bytes),
         if args.tier == Tier::Bulk { 48 } else { 12 },
         args.days
