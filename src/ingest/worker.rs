@@ -470,6 +470,10 @@ impl<S: Source> Worker<S> {
                 "the log no longer has these records: they were lost before they were read"
             );
         }
+        if footer.dead > 0 {
+            // For whoever watches logs by machine: the field is what counts.
+            tracing::info!(partition, first, dead_letters = footer.dead, "packets that could not be read are kept");
+        }
         self.progress.send_modify(|done| {
             done.lost += if kind == Kind::Gap { (next - first) as u64 } else { 0 };
             slice.reasons().for_each(|(reason, n)| *done.reasons.entry(reason).or_default() += n);
