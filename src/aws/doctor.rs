@@ -199,7 +199,7 @@ fn standing(name: &str, held: Option<&Described>) -> Check {
 }
 
 /// Quotas by which new accounts are often stopped: how many processors may run at once.
-async fn quotas(access: &Access, held: Option<&Described>) -> Check {
+pub async fn quotas(access: &Access, held: Option<&Described>) -> Check {
     let number = |name: &str| held?.parameters.get(name)?.parse::<f64>().ok();
     // What the stack's services and one job want at most, in processors.
     let wanted =
@@ -247,7 +247,7 @@ async fn quota(access: &Access, service: &str, words: &str) -> anyhow::Result<Op
 }
 
 /// Whether MSK still has the version of Kafka.
-async fn kafka_version(access: &Access, wanted: &str) -> Check {
+pub async fn kafka_version(access: &Access, wanted: &str) -> Check {
     let client = aws_sdk_kafka::Client::new(access.config());
     let mut active = Vec::new();
     let mut pages = client.list_kafka_versions().into_paginator().send();

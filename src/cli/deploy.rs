@@ -137,7 +137,7 @@ impl Deployment {
             return Ok(Ok(()));
         }
         let held = self.stack.describe().await?;
-        before::preflight(&self.access, &self.stack, held.as_ref()).await?;
+        before::preflight(&self.access, &self.stack, &self.template, held.as_ref()).await?;
         let held = match Pass::of(held.as_ref()) {
             Pass::Second => held.filter(|held| held.output("RepositoryUri").is_some()),
             Pass::First => Some(go_on!(self.pass(&[]).await)),

@@ -7,14 +7,18 @@ use serde::Serialize;
 
 use super::{
     deploy::watch::{Watched, watch},
-    on_interrupt, say,
+    in_words, on_interrupt, say,
     stack::StackArgs,
     tell,
     why::no_stack,
 };
-use crate::aws::stack::{
-    Standing,
-    health::{self, Line, State},
+use crate::{
+    aws::stack::{
+        Standing,
+        health::{self, Line, State},
+    },
+    lake::{Store, layout},
+    reading::time::format_rfc3339_ms,
 };
 
 /// Say how the stack in AWS stands: brokers, rule, workers, training, alarms
@@ -70,7 +74,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             Watched::Left => return Ok(ExitCode::from(130)),
         }
     }
-    let lines = health::look(&access, &held).await;
+    let mut lines = health::look(&access, &held).await;
+    if let Some(lake) = held.output("LakeUri") {
+        lines.push(newest_file(lake).await.unwrap_or_else(|e| Line::new("lake", State::Unknown, in_words(&e))));
+    }
     let status = held.status.as_str();
     match args.output {
         Output::Text => {
@@ -102,4 +109,15 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let all_is_well = lines.iter().all(|line| line.state != State::Attention)
         && matches!(held.standing(), Standing::Ready | Standing::Busy);
     Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The newest file that a worker has written.
+async fn newest_file(lake: &str) -> anyhow::Result<Line> {
+    let store = Store::at(&lake.parse()?).await?;
+    let files = store.list(&layout::LANDING.into()).await?;
+    let Some(newest) = files.iter().map(|file| file.modified_ms).max() else {
+        return Ok(Line::new("lake", State::Unknown, format!("{lake}: nothing has been stored yet")));
+    };
+    let at = format_rfc3339_ms(newest);
+    Ok(Line::new("lake", State::Good, format!("{lake}: the newest of {} landing files is of {at}", files.len())))
 }

@@ -3,8 +3,8 @@
 moto's CloudFormation makes every resource whatever its condition, gives no outputs to a stack that was made by a change
 set, and has neither MSK's brokers nor topic rule destinations. So the life of a stack is played here, after the shapes of
 CloudFormation's API model: the template is evaluated for its parameters, what changes follows from what differs, and what
-happens comes as events, resource by resource. Nothing that a resource is comes to be: that CloudFormation would make one
-is not shown by this. All other calls (identity, zones, roles, S3, things) go to moto.
+happens comes as events, resource by resource. Of what the resources are only buckets and Glue's tables come to be, in moto: that
+CloudFormation would make the others is not shown by this. All other calls (identity, zones, roles, S3, things) go to moto.
 
     cloud = Cloud(lab, moto)                   its `endpoint` is for AWS_ENDPOINT_URL
     cloud.fail("KafkaCluster", "no capacity")  the next time that resource is touched
@@ -181,6 +181,7 @@ class Cloud:
                 "state": "ACTIVE", "provisioned": {"numberOfBrokerNodes": 2, "currentBrokerSoftwareInfo": {"kafkaVersion": "3.9.x"}}}}),
             (method == "GET" and bare.startswith("/destinations/"), lambda: {"topicRuleDestination": {
                 "arn": bare[len("/destinations/"):], "status": self.destination}}),
+            (bare == "/v1/kafka-versions", lambda: {"kafkaVersions": [{"version": v, "status": "ACTIVE"} for v in ("3.9.x", "4.1.x.kraft")]}),
             (bare.startswith("/policy-targets/"), lambda: {"targets": []}),
             (bare.startswith("/applications/"), lambda: {"application": {"state": "STOPPED"}}),
             (target.endswith(".ListExecutions"), lambda: {"executions": []}),
@@ -388,6 +389,8 @@ class Cloud:
             reason = self.breaks(name)
             with self.lock:
                 if reason is None:
+                    if change["Action"] == "Add":
+                        self.make(stack.name, name, found["resources"][name])
                     stack.tell(name, kind, f"{does}_COMPLETE", token=token)
                     continue
                 # What was begun at the same time is given up, often before the one that failed is heard of.
@@ -399,6 +402,18 @@ class Cloud:
             stack.template, stack.given = found["template"], found["given"]
             stack.resources, stack.outputs = found["resources"], found["outputs"]
             stack.of_stack(f"{verb}_COMPLETE", token=token)
+
+    def make(self, stack: str, name: str, resource: dict) -> None:
+        """Makes what moto has: buckets, databases and tables."""
+        kind, properties = resource["Type"], resource["Properties"]
+        if kind == "AWS::S3::Bucket":
+            self.forward("PUT", f"/{physical(stack, name)}", s3.SIGNED, b"")
+        if kind in ("AWS::Glue::Database", "AWS::Glue::Table"):
+            what = kind.rsplit("::", 1)[1]
+            asked = {"DatabaseInput": properties.get("DatabaseInput"), "DatabaseName": properties.get("DatabaseName"), "TableInput": properties.get("TableInput")}
+            headers = {"Authorization": s3.SIGNED["Authorization"].replace("/s3/", "/glue/"), "X-Amz-Target": f"AWSGlue.Create{what}", "Content-Type": "application/x-amz-json-1.1"}
+            status, _, answer = self.forward("POST", "/", headers, json.dumps({k: v for k, v in asked.items() if v}).encode())
+            assert status == 200 or b"AlreadyExists" in answer, f"{name}: {answer!r}"
 
     def roll_back(self, stack, name: str, verb: str, token: str) -> None:
         start = "ROLLBACK" if verb == "CREATE" else "UPDATE_ROLLBACK"

@@ -39,7 +39,7 @@ pub enum State {
 }
 
 impl Line {
-    fn new(part: &'static str, state: State, text: impl Into<String>) -> Line {
+    pub fn new(part: &'static str, state: State, text: impl Into<String>) -> Line {
         Line { part, state, text: text.into() }
     }
 }

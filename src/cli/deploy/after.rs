@@ -11,9 +11,14 @@ use super::{
     super::{config::file::DEFAULT_FILE, say, tell, write_whole},
     DeployArgs,
 };
-use crate::aws::{
-    clients::{Access, failed},
-    stack::Described,
+use crate::{
+    aws::{
+        catalogue::Catalogue,
+        clients::{Access, failed},
+        json::JsonService,
+        stack::Described,
+    },
+    lake::{Place, Store},
 };
 
 /// How long between two questions for the destination, and how often it is asked.
@@ -25,6 +30,7 @@ pub async fn finish(access: &Access, held: &Described, args: &DeployArgs) -> any
     if let Some(destination) = held.output("DestinationArn") {
         wait_for_destination(access, destination).await?;
     }
+    show_lake(access, held).await?;
     if !args.no_config {
         let path = Path::new(DEFAULT_FILE);
         let region = access.region();
@@ -39,6 +45,18 @@ pub async fn finish(access: &Access, held: &Described, args: &DeployArgs) -> any
         say(&format!("{name:<26}{value}"))?;
     }
     tell("next: vitals devices add 100; vitals simulate --devices 100; vitals train; vitals query outliers");
+    Ok(())
+}
+
+/// Lets Glue's catalogue show what is in force in the lake: partitions and views, which the template can't make.
+async fn show_lake(access: &Access, held: &Described) -> anyhow::Result<()> {
+    let (Some(lake), Some(database)) = (held.output("LakeUri"), held.output("GlueDatabase")) else { return Ok(()) };
+    let place: Place = lake.parse()?;
+    let store = Store::at(&place).await?;
+    let glue = JsonService::glue(access.region()).await?;
+    let shown =
+        Catalogue::new(&glue, database, &store, &place).put_in_force().await.context("making the lake's views")?;
+    tell(&format!("the catalogue's database `{database}` shows state {} of {lake}", shown.n));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::super::{in_words, tell};
 use crate::aws::{
     clients::{Access, failed},
+    doctor::{self, Verdict},
     iam,
     prices::{self, Standing as Parts},
     stack::{Described, Stack, Standing, Template, change::Wanted},
@@ -14,7 +15,12 @@ use crate::aws::{
 ///
 /// # Errors
 /// Where credentials are no good, or a permission is missing for certain.
-pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>) -> anyhow::Result<()> {
+pub async fn preflight(
+    access: &Access,
+    stack: &Stack,
+    template: &Template,
+    held: Option<&Described>,
+) -> anyhow::Result<()> {
     let who = aws_sdk_sts::Client::new(access.config()).get_caller_identity().send().await;
     let who = who.map_err(failed("asking who we are"))?;
     let (account, arn) = (who.account().unwrap_or("?"), who.arn().unwrap_or("?"));
@@ -31,6 +37,14 @@ pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>)
         }
         Err(error) => tell(&format!("permissions: not checked ({})", in_words(&error))),
     }
+    for check in [doctor::quotas(access, held).await, doctor::kafka_version(access, &kafka_version(template)).await] {
+        let todo = check.todo.map_or_else(String::new, |todo| format!("\nhint: {todo}"));
+        match check.verdict {
+            Verdict::Ok => tell(&format!("{}: {}", check.name, check.found)),
+            Verdict::Warn => tell(&format!("{}: {}{todo}", check.name, check.found)),
+            Verdict::Fail => anyhow::bail!("{}: {}{todo}", check.name, check.found),
+        }
+    }
     let is_new = held.is_none_or(|held| held.standing() == Standing::New);
     if is_new {
         for service in iam::WITH_ROLES {
@@ -42,6 +56,13 @@ pub async fn preflight(access: &Access, stack: &Stack, held: Option<&Described>)
         }
     }
     Ok(())
+}
+
+/// The version of Kafka that a new stack gets.
+fn kafka_version(template: &Template) -> String {
+    let parameters = template.parameters();
+    let version = parameters.into_iter().find(|parameter| parameter.name == "KafkaVersion");
+    version.and_then(|version| version.default).unwrap_or_default()
 }
 
 /// The addresses of the brokers, as parameters of the second pass.
