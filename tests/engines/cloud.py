@@ -52,6 +52,9 @@ class Deployed(Resolver):
 
     def reference(self, name):
         found = super().reference(name)
+        resource = self.template["Resources"].get(name, {})
+        if resource.get("Type") == "AWS::Glue::Database":
+            return self.value(resource["Properties"]["DatabaseInput"]["Name"])
         return physical(self.parameters["AWS::StackName"], name) if found == f"<{name}>" else found
 
     def attribute(self, resource, name):
@@ -380,6 +383,12 @@ class Cloud:
         return None
 
     def apply(self, stack, found, verb: str, token: str) -> None:
+        with self.lock:
+            # CloudFormation goes by what depends on what.
+            made = ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::Glue::Table")
+            added = [c for c in found["changes"] if c["Action"] == "Add" and c["ResourceType"] in made]
+            for change in sorted(added, key=lambda change: made.index(change["ResourceType"])):
+                self.make(stack.name, change["LogicalResourceId"], found["resources"][change["LogicalResourceId"]])
         stack_gives = {"Add": "CREATE", "Modify": "UPDATE", "Remove": "DELETE"}
         for place, change in enumerate(found["changes"]):
             name, kind, does = change["LogicalResourceId"], change["ResourceType"], stack_gives[change["Action"]]
@@ -389,8 +398,6 @@ class Cloud:
             reason = self.breaks(name)
             with self.lock:
                 if reason is None:
-                    if change["Action"] == "Add":
-                        self.make(stack.name, name, found["resources"][name])
                     stack.tell(name, kind, f"{does}_COMPLETE", token=token)
                     continue
                 # What was begun at the same time is given up, often before the one that failed is heard of.
