@@ -55,7 +55,7 @@ def kafka_by_certificate(lab):
     door.opens(env={"VITALS_KAFKA_PROTOCOL": "ssl", "VITALS_KAFKA_CA": str(kafka.ca),
                     "VITALS_KAFKA_CERT": str(kafka.client_cert), "VITALS_KAFKA_KEY": str(kafka.client_key)})
 
-    says(door.stays_shut(*ssl, *ca), "can't reach Kafka", "certificate required")
+    says(door.stays_shut(*ssl, *ca), "can't reach Kafka", "certificate")
     stranger = Authority(lab, "stranger")
     says(door.stays_shut(*ssl, "--kafka-ca", stranger.certificate, *own), "can't reach Kafka", "certificate verify failed")
     theirs = stranger.issue("somebody", "client")
@@ -137,7 +137,8 @@ def kafka_by_iam_token(lab):
     heard.append(door.stays_shut("-vv", *iam, "--kafka-region", "us-east-1", env=AWS))
     says(heard[-1], "can't reach Kafka", "uthentication")
     says(broker.text(), "not let in: it is for kafka.us-east-1.amazonaws.com")
-    says(door.stays_shut(*iam, env={**AWS, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}), "no AWS credentials")
+    nobody = {**AWS, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    says(door.stays_shut(*iam, env=nobody, code=5), "no AWS credentials")
 
     door.lake = lab.folder / "lake-running"
     argv = [word for word in door.argv("-vv", *iam, "--window", "1") if word != "--until-end"]
