@@ -8,6 +8,7 @@ laid out as its documentation says.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from engines import Missing
 from lab import check, equal, test
+from test_s3 import Lake
 
 DEVICES, STEPS = 200, 144
 
@@ -81,18 +83,25 @@ class Container:
         return file.read_text() if file.exists() else ""
 
 
-def fleet(lab) -> tuple:
-    """A lake of devices that were well for three days, and a sample of it."""
+def readings(lab, devices: int) -> Path:
+    """A file of devices that were well for three days, but for some hours of every fifth."""
     lines = ["device_id,timestamp,heart_rate,systolic,diastolic,temperature,spo2,respiratory_rate"]
-    for device in range(DEVICES):
+    for device in range(devices):
         for step in range(STEPS):
             wave, level = (step * 7 + device * 13) % 11 - 5, device % 5 * 3
+            level += 70 if device % 5 == 0 and 100 <= step < 106 else 0
             at = f"2024-03-{1 + step // 48:02}T{step % 48 // 2:02}:{step % 2 * 30:02}:00Z"
             lines.append(f"d{device},{at},{70 + level + wave},{120 + level - wave},{75 + wave},{36.6 + wave / 20:.1f},"
                          f"{97 + wave // 3},{15 + wave // 2}")
-    readings, lake, sample = lab.folder / "fleet.csv", lab.folder / "lake", lab.folder / "sample"
-    readings.write_text("\n".join(lines) + "\n")
-    lab.vitals("import", readings, "--lake", lake)
+    file = lab.folder / "fleet.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def fleet(lab) -> tuple:
+    """A lake of such devices, and a sample of it."""
+    lake, sample = lab.folder / "lake", lab.folder / "sample"
+    lab.vitals("import", readings(lab, DEVICES), "--lake", lake)
     lab.vitals("train", "--prepare", sample, "--lake", lake)
     return lake, sample
 
@@ -158,3 +167,51 @@ def container_says_why_it_failed(lab):
         check(why in job.failure() and len(job.failure()) <= 1_024, f"{job.root.name}: `{job.failure()}` lacks `{why}`")
         check(job.failure() in ran.stderr, f"{job.root.name}: another reason on standard error: {ran.stderr}")
         equal(list((job.ml / "model").iterdir()), [], f"{job.root.name}: the model's folder")
+
+
+@test("moto", limit_s=600)
+def container_steps_through_s3(lab):
+    """The steps of a training on AWS, with everything on S3, come to what `vitals train` does in a folder.
+
+    Sample, job (here, in a folder of its own), adoption, verdicts by shares of the devices, promotion.
+    """
+    s3 = lab.start_engine("moto")
+    file = readings(lab, 30)
+    here = Lake(lab, lab.folder / "here")
+    here.run("import", file)
+    here.run("train", "--promote", "always")
+
+    there = Lake(lab, f"{s3.url}/ward", s3.env)
+    there.run("import", file)
+    for _ in range(2):  # A step that is tried again.
+        there.run("train", "--prepare", f"{s3.url}/training/1")
+    equal(sorted(key for key in s3.keys() if key.startswith("training/")),
+          ["training/1/manifest.json", "training/1/sample.parquet"], "what was prepared")
+    job = lab.folder / "job"
+    for folder in ("input/config", "input/data/training"):
+        (job / folder).mkdir(parents=True)
+    (job / "input/config/hyperparameters.json").write_text("{}")
+    for name in ("manifest.json", "sample.parquet"):
+        (job / "input/data/training" / name).write_bytes(s3.get(f"training/1/{name}"))
+    lab.run([lab.program, "train"], patience_s=240, env={"VITALS_OPT_ML": str(job)})
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(job / "model", arcname=".")
+    equal(s3.put("models/job-1/output/model.tar.gz", packed.getvalue()), 200, "status of storing the model")
+
+    adopt = ("models", "adopt", f"{s3.url}/models/job-1", "--sample", f"{s3.url}/training/1", "--promote", "never")
+    there.run(*adopt, "--outcome", f"{s3.url}/training/1-outcome.json")
+    outcome = json.loads(s3.get("training/1-outcome.json"))
+    check(not outcome["in_force"] and outcome["comparison"], f"the outcome is {outcome}")
+    before = there.answers()
+    for shard in ("2/2", "1/2", "2/2"):
+        there.run("score", "--candidate", outcome["model"], "--job", "job-1", "--shard", shard)
+    equal(there.answers(), before, "answers before the promotion")
+    there.run("models", "promote", outcome["model"], "--job", "job-1")
+    found, expected = there.answers(), here.answers()
+    check(expected["outliers"], "there are some outliers")
+    for what in expected:
+        equal(found[what], expected[what], what)
+    check(not any("/jobs/" in key for key in s3.keys()), "nothing of the job is left")
+    none = there.run("models", "adopt", f"{s3.url}/nowhere", "--sample", f"{s3.url}/training/1", ok=(3,))
+    check("there is no model in" in none.stderr, none.stderr)

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind, Write},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -64,8 +64,10 @@ async fn train_or_stop(job: &Job) -> anyhow::Result<ExitCode> {
         tokio::select! {
             trained = &mut training => return trained.map(|()| ExitCode::SUCCESS),
             _ = interrupted.wait_for(|stop| *stop) => {
-                eprintln!("interrupted: {}", keeper.last_words());
-                // The threads that still grow trees end with the process.
+                let last_words = keeper.last_words();
+                // Without a panic where nobody listens any more: it would wait for the threads that still grow trees, which
+                // otherwise end with the process.
+                let _ = writeln!(io::stderr(), "interrupted: {last_words}");
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             _ = due.tick() => drop(keeper.keep().map_err(|e| eprintln!("warning: {}", in_words(&e)))),
