@@ -362,7 +362,7 @@ mod tests {
         let read = |line: &str| names(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(read("2").unwrap(), ["device_1", "device_2"]);
         assert_eq!(read("b a b").unwrap(), ["b", "a"]);
-        for bad in ["0", "a 7", "1000000000", "ä", "a/b", "-7", ""] {
+        for bad in ["0", "a 7", "1000000000", "ä", "a/b", ""] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }
