@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+#[cfg(test)]
 use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{
