@@ -253,7 +253,8 @@ def query_on_aws(lab):
         ("sql", "SELECT reason, payload, arrived_at IS NULL AS x FROM dead_letters ORDER BY payload LIMIT 5"),
         ("sql", "SELECT * FROM readings ORDER BY device_id, ts", "--limit", "1100"),
     ):
-        for output in ("table", "json", "ndjson", "csv", "markdown"):
+        every = ("table", "json", "ndjson", "csv", "markdown")
+        for output in every if command == ("devices",) else every[:2]:
             args = ("query", *command, "--output", output)
             found, expected = there.run(*args).stdout, here.run(*args).stdout
             equal(found, expected, f"`vitals {' '.join(args)}`")
