@@ -1,12 +1,14 @@
 """The container image: pushed to a real registry, pulled from it by plain HTTP, and run in an empty root."""
 
 import base64
+import http.client
 import io
 import json
 import os
 import random
 import shlex
 import shutil
+import ssl
 import stat
 import subprocess
 import tarfile
@@ -288,6 +290,11 @@ def tls(lab, container):
         """How often a client tells the server that it does not know its authority. Neither finds what it looks for there."""
         before = process.text().count("alert unknown ca")
         container.run(*args, ok=(1, 3), **environment)
+        # The server takes one after the other: who has its answer comes after all that those before had to say.
+        last = http.client.HTTPSConnection("127.0.0.1", port, context=ssl._create_unverified_context(), timeout=60)
+        last.request("GET", "/")
+        equal(last.getresponse().status, 200, "what the server answers")
+        last.close()
         return process.text().count("alert unknown ca") - before
 
     by_library = {

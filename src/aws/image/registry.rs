@@ -142,7 +142,7 @@ impl Registry {
         let doing = format!("looking for the tag {tag}");
         let url = self.at(&format!("manifests/{tag}"))?;
         let head = || self.http.head(url.clone()).header(ACCEPT, MANIFESTS.join(","));
-        let answer = match patiently(|| self.ask(&doing, "", head)).await {
+        let answer = match patiently(|| self.ask(&doing, "", &url, head)).await {
             Err(RegistryError::NotThere { .. }) => return Ok(None),
             answer => answer?,
         };
@@ -159,7 +159,7 @@ impl Registry {
         let url = self.at(&format!("manifests/{version}"))?;
         patiently(async || {
             let get = || self.http.get(url.clone()).header(ACCEPT, MANIFESTS.join(","));
-            let answer = self.ask("reading a manifest", &what, get).await?;
+            let answer = self.ask("reading a manifest", &what, &url, get).await?;
             let form = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let form = form.split(';').next().unwrap_or_default().trim().to_owned();
             let bytes = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
@@ -176,7 +176,7 @@ impl Registry {
         let doing = format!("the manifest under the tag {tag}");
         let url = self.at(&format!("manifests/{tag}"))?;
         let put = || self.http.put(url.clone()).header(CONTENT_TYPE, manifest::MANIFEST).body(bytes.clone());
-        let answer = patiently(|| self.ask(&doing, "such repository", put)).await?;
+        let answer = patiently(|| self.ask(&doing, "such repository", &url, put)).await?;
         let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         Ok(digest.map_or_else(|| digest_of(&bytes), str::to_owned))
     }
@@ -185,7 +185,7 @@ impl Registry {
     pub async fn has(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let doing = format!("looking for the layer {}", blob.digest);
         let url = self.at(&format!("blobs/{}", blob.digest))?;
-        match patiently(|| self.ask(&doing, "", || self.http.head(url.clone()))).await {
+        match patiently(|| self.ask(&doing, "", &url, || self.http.head(url.clone()))).await {
             Ok(_) => Ok(true),
             Err(RegistryError::NotThere { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -206,7 +206,8 @@ impl Registry {
         let doing = format!("the layer {}", blob.digest);
         let repository = format!("repository `{}`", self.repository);
         let url = self.at("blobs/uploads/")?;
-        let opened = self.ask(&doing, &repository, || self.http.post(url.clone()).header(CONTENT_LENGTH, 0)).await?;
+        let post = || self.http.post(url.clone()).header(CONTENT_LENGTH, 0);
+        let opened = self.ask(&doing, &repository, &url, post).await?;
         let place = self.place_in(&opened)?;
         let file = tokio::fs::File::open(&blob.path).await.map_err(|error| file_error(&blob.path, error))?;
         let patch = self
@@ -218,8 +219,9 @@ impl Registry {
         let taken = self.fine(self.go(patch, &place).await?, &doing, &repository).await?;
         let mut close = self.place_in(&taken)?;
         close.query_pairs_mut().append_pair("digest", &blob.digest);
-        let put = self.http.put(close.clone()).header(CONTENT_LENGTH, 0);
-        self.fine(self.go(put, &close).await?, &doing, &repository).await.map(drop)
+        // A token may have ended while the content was on its way.
+        let put = || self.http.put(close.clone()).header(CONTENT_LENGTH, 0);
+        self.ask(&doing, &repository, &close, put).await.map(drop)
     }
 
     /// Fetches a blob into a file.
@@ -227,7 +229,7 @@ impl Registry {
         let what = format!("layer {digest}");
         let url = self.at(&format!("blobs/{digest}"))?;
         patiently(async || {
-            let answer = self.ask("reading a layer", &what, || self.http.get(url.clone())).await?;
+            let answer = self.ask("reading a layer", &what, &url, || self.http.get(url.clone())).await?;
             let mut file = Summing::new(File::create(to).map_err(|error| file_error(to, error))?);
             let mut pieces = pin!(answer.bytes_stream());
             while let Some(piece) = pieces.try_next().await.map_err(|e| self.unreachable(&e))? {
@@ -256,15 +258,17 @@ impl Registry {
         &self,
         doing: &str,
         what: &str,
+        to: &Url,
         request: impl Fn() -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let mut answer = self.go(request(), &self.base).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
+        let mut answer = self.go(request(), to).await?;
+        // Nobody else is told who we are, however they ask.
+        if answer.status() == StatusCode::UNAUTHORIZED && to.origin() == self.base.origin() {
             let challenge = answer.headers().get_all(WWW_AUTHENTICATE).iter().find_map(Challenge::parse);
             if let Some(challenge) = challenge
                 && self.authorise(doing, &challenge).await?
             {
-                answer = self.go(request(), &self.base).await?;
+                answer = self.go(request(), to).await?;
             }
         }
         self.fine(answer, doing, what).await

@@ -29,8 +29,16 @@ fn what_a_registry_says_is_said() {
     assert_eq!(said(b"<html>"), "");
 }
 
+/// Whether a request is there with its body.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap())
+}
+
 /// A server that gives these answers one after the other, whatever is asked; `HOST` in them is where it listens. Gives its
-/// address, and the heads of the requests so far.
+/// address, and the requests so far.
 async fn answering(answers: &[&str]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -41,7 +49,7 @@ async fn answering(answers: &[&str]) -> (String, Arc<Mutex<Vec<String>>>) {
         for answer in answers {
             let (mut peer, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+            while !is_whole(&request) {
                 assert!(peer.read_buf(&mut request).await.unwrap() > 0);
             }
             let head = String::from_utf8_lossy(&request).into_owned();
@@ -88,7 +96,7 @@ async fn a_password_goes_nowhere_in_clear() {
     let elsewhere = "401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://tokens.example.com/\",service=\"s\"";
     let (host, asked) = answering(&[elsewhere]).await;
     let registry = Registry::to_push(&host, "a", me()).unwrap();
-    let attempt = registry.ask("pushing", "", || registry.http.head(registry.base.clone())).await;
+    let attempt = registry.ask("pushing", "", &registry.base, || registry.http.head(registry.base.clone())).await;
     assert!(matches!(attempt, Err(RegistryError::Content { .. })), "{attempt:?}");
     assert!(!asked.lock().unwrap()[0].contains("authorization"));
 }
