@@ -63,7 +63,7 @@ where
     R: std::fmt::Debug + 'static,
 {
     let message = error.as_service_error().and_then(|said| said.message()).unwrap_or_default();
-    let unknown = message.contains("was not found") || message.contains("is malformed") || message.contains("QueryId");
+    let unknown = message.contains("not found") || message.contains("malformed");
     if unknown && error.as_service_error().and_then(|said| said.code()) == Some("InvalidRequestException") {
         return QueryError::NoSuchQuery { id: id.to_owned() };
     }
