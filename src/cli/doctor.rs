@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    LakeArgs,
+    Exit, LakeArgs,
     config::Origins,
     say,
     target::{Target, TargetArgs},
@@ -17,6 +17,7 @@ use crate::aws::{
     stack::Template,
 };
 
+mod live;
 mod local;
 
 /// Look for what would go wrong: on this machine, and in AWS
@@ -31,7 +32,10 @@ mod local;
 ///   # for a script
 ///   vitals doctor --output json
 ///
-/// Nothing is changed anywhere. Each finding is `ok`, `warn` (something may not work, or could not be looked at) or `fail`
+///   # with a stack: one reading from a device to a query, which takes minutes and some cents
+///   vitals doctor --live --target aws
+///
+/// Nothing is changed anywhere, but for that reading. Each finding is `ok`, `warn` (something may not work, or could not be looked at) or `fail`
 /// (it won't), with what to do; one `fail` ends with 1. Without credentials AWS is a warning, or with `--target aws` a
 /// failure.
 #[derive(Debug, Args)]
@@ -46,6 +50,10 @@ pub struct DoctorArgs {
     /// Only this machine
     #[arg(long)]
     local: bool,
+
+    /// Also publish a reading of device_1 to the stack, and wait until a query shows it
+    #[arg(long, conflicts_with = "local")]
+    live: bool,
 
     /// How it is written
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
@@ -72,7 +80,7 @@ struct Answer<'a> {
 pub async fn run(args: DoctorArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
     let machine = local::examine(&args.lake.lake, origins).await;
     let is_meant = args.target.target == Target::Aws;
-    let aws = if args.local {
+    let mut aws = if args.local {
         Vec::new()
     } else {
         examine(
@@ -84,6 +92,18 @@ pub async fn run(args: DoctorArgs, origins: &Origins) -> anyhow::Result<ExitCode
         )
         .await
     };
+    if args.live {
+        if !is_meant {
+            return Err(Exit::usage("`--live` publishes to a stack: it needs `--target aws`"));
+        }
+        // Where something is known to be wrong, waiting for it would only take time.
+        let good = aws.iter().all(|check| check.verdict != Verdict::Fail);
+        aws.push(if good {
+            live::examine(&args.target.stack).await
+        } else {
+            Check::warn("live", "not tried", "mend the above first")
+        });
+    }
     let verdict = machine.iter().chain(&aws).map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     say(&match args.output {
         Output::Text => text(&machine, &aws),
