@@ -368,7 +368,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_settings_go_round(picks in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>()), 300)) {
+    fn any_settings_go_round(picks in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>()), 600)) {
         let program = Cli::command();
         let mut found = Vec::new();
         choices(&program, &[], &mut found);

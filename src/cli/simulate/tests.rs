@@ -72,7 +72,7 @@ fn bad_values_are_usage_errors() {
         assert_eq!(error.exit_code(), 2, "{line}");
     }
     let to = "--to kafka://a/t";
-    let more = ["--broker a", "--qos 0", "--connections 2"].map(|mqtt| format!("{to} {mqtt}"));
+    let more = ["--qos 0", "--connections 2"].map(|mqtt| format!("{to} {mqtt}"));
     let more = more.into_iter().chain(["--broker a", "--ca a", to].map(|mqtt| format!("--identities d {mqtt}")));
     let more: Vec<String> = more.collect();
     for both in more.iter().map(String::as_str).chain(["--no-episodes --episodes-per-device-day 1"]) {
