@@ -41,6 +41,8 @@ pub(super) struct Context {
     /// Partitions are let go at once: nobody asks any more.
     pub(super) closing: AtomicBool,
     pub(super) rebalanced: AtomicU64,
+    /// A broker has answered once: that none does is then news.
+    reached: AtomicBool,
     /// What went wrong last on the way to the brokers.
     last_error: Mutex<Option<String>>,
     /// Something waits in the queue.
@@ -56,9 +58,15 @@ impl Context {
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
             rebalanced: AtomicU64::new(0),
+            reached: AtomicBool::new(false),
             last_error: Mutex::default(),
             ready: Arc::default(),
         }
+    }
+
+    /// Notes that a broker has answered.
+    pub(super) fn reached(&self) {
+        self.reached.store(true, Relaxed);
     }
 
     /// A change of the assignment, as if the group had made it.
@@ -141,13 +149,16 @@ impl ClientContext for Context {
                 if lock(&self.last_error).is_none() {
                     *lock(&self.last_error) = Some("no broker can be reached".to_owned());
                 }
-                tracing::warn!("kafka: no broker can be reached; trying on");
+                if self.reached.load(Relaxed) {
+                    tracing::warn!("kafka: no broker can be reached; trying on");
+                }
                 return;
             }
-            _ => {
+            _ if self.reached.load(Relaxed) => {
                 tracing::warn!("kafka: {reason}");
                 reason.to_owned()
             }
+            _ => reason.to_owned(),
         };
         *lock(&self.last_error) = Some(text);
     }

@@ -158,7 +158,10 @@ impl Sink {
         let (producer, topic) = (Arc::new(producer), Arc::<str>::from(topic));
         let (asking, brokers) = (Arc::clone(&producer), settings.brokers.clone());
         let reached = tokio::task::spawn_blocking(move || match asking.client().fetch_metadata(None, topic::ANSWER) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                asking.context().inner.reached();
+                Ok(())
+            }
             Err(e) => {
                 let why = asking.context().inner.last_error().unwrap_or_else(|| e.to_string());
                 Err(anyhow::anyhow!("can't reach Kafka at {brokers}: {why}"))

@@ -100,6 +100,8 @@ impl KafkaSource {
         consumer.subscribe(&[&options.topic])?;
         let (settings, group) = (settings.clone(), options.group.clone());
         let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
+        // The prober has.
+        consumer.context().reached();
         let lookup = KafkaLookup { topic: options.topic.clone(), prober: Arc::new(Mutex::new(prober)) };
         let consumer = Arc::new(consumer);
         let reader = Reader::start(Arc::clone(&consumer), bell, options.create_time).context("starting a thread")?;

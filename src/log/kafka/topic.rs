@@ -23,6 +23,9 @@ use super::{
 /// How long a question to the brokers may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long a broker that lets nobody in is asked again: another one may know better.
+const REFUSED: Duration = Duration::from_secs(2);
+
 /// The topic's setting that says whose clock stamps records.
 const STAMPED_BY: &str = "message.timestamp.type";
 
@@ -87,12 +90,20 @@ impl Asker {
 /// Waits for a broker's answer to a new client.
 pub(super) fn reach(consumer: &BaseConsumer<Context>, brokers: &str) -> anyhow::Result<()> {
     introduce(consumer.client())?;
-    let until = Instant::now() + ANSWER;
+    let mut until = Instant::now() + ANSWER;
     loop {
         // Why it gets no answer is told only to who polls.
-        while consumer.poll(Duration::from_millis(20)).is_some() {}
+        while let Some(told) = consumer.poll(Duration::from_millis(20)) {
+            let code = told.err().and_then(|e| e.rdkafka_error_code());
+            if let Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) = code {
+                until = until.min(Instant::now() + REFUSED);
+            }
+        }
         match consumer.client().fetch_metadata(Some("__vitals_is_anybody_there"), Duration::from_millis(500)) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                consumer.context().reached();
+                return Ok(());
+            }
             Err(e) if Instant::now() >= until => {
                 let why = consumer.context().last_error().unwrap_or_else(|| e.to_string());
                 bail!("can't reach Kafka at {brokers}: {why}");
