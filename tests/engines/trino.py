@@ -92,7 +92,7 @@ def start(lab, s3) -> "Trino":
     process = lab.start("trino", [folder / "bin" / "launcher", "run", "--etc-dir", etc], env=environment, cwd=folder)
     trino = Trino(process, port)
     # It listens before it can answer.
-    lab.wait_until(trino.is_up, "Trino answers", patience_s=400, every_s=2, alive=process)
+    lab.wait_until(trino.is_up, "Trino answers", patience_s=900, every_s=3, alive=process)
     return trino
 
 
