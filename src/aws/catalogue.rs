@@ -12,7 +12,7 @@ use base64::Engine as _;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
-use super::json::{CallError, JsonService};
+use super::{clients::CallFailed, glue::Glue};
 use crate::{
     lake::{
         Day, Place, State, Store, Table,
@@ -51,7 +51,7 @@ pub struct InForce {
 
 /// The catalogue of one lake.
 pub struct Catalogue<'a> {
-    glue: &'a JsonService,
+    glue: &'a Glue,
     database: &'a str,
     store: &'a Store,
     /// The lake's address, without `/` at its end.
@@ -67,7 +67,7 @@ struct FoundViews {
 
 impl<'a> Catalogue<'a> {
     /// The catalogue in `database` of the lake at `place`, which `store` opens.
-    pub fn new(glue: &'a JsonService, database: &'a str, store: &'a Store, place: &Place) -> Catalogue<'a> {
+    pub fn new(glue: &'a Glue, database: &'a str, store: &'a Store, place: &Place) -> Catalogue<'a> {
         Catalogue { glue, database, store, root: place.to_string().trim_end_matches('/').to_owned() }
     }
 
@@ -341,7 +341,7 @@ fn view_input(state: &State, table: Table, database: &str, now_ms: i64) -> anyho
 }
 
 fn is(error: &anyhow::Error, code: &str) -> bool {
-    error.downcast_ref::<CallError>().is_some_and(|error| error.is(code))
+    error.downcast_ref::<CallFailed>().is_some_and(|error| error.is(code))
 }
 
 /// An answer; `None` where it is the refusal of this code.

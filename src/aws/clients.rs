@@ -78,7 +78,7 @@ pub struct CallFailed {
 }
 
 /// What services answer to credentials that are not good (any more).
-const NOT_GOOD: [&str; 8] = [
+pub(crate) const NOT_GOOD: [&str; 9] = [
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidClientTokenId",
@@ -87,6 +87,7 @@ const NOT_GOOD: [&str; 8] = [
     "SignatureDoesNotMatch",
     "InvalidAccessKeyId",
     "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
 ];
 
 impl CallFailed {
@@ -99,6 +100,11 @@ impl CallFailed {
             (None, None) => format!("the service answers {status}"),
         };
         CallFailed { doing: doing.to_owned(), code: code.map(str::to_owned), message }
+    }
+
+    /// Whether the service has this code for it.
+    pub fn is(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
     }
 
     /// The credentials are no good: expired, of another account, wrong.
@@ -153,7 +159,7 @@ where
 }
 
 /// An error and what caused it; those of connections say the least at the top.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -28,9 +28,9 @@ pub mod deployed;
 pub mod devices;
 pub mod doctor;
 pub mod ec2;
+pub mod glue;
 pub mod iam;
 pub mod image;
-pub mod json;
 pub mod msk;
 pub mod prices;
 #[cfg(test)]

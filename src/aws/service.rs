@@ -14,7 +14,7 @@ use super::{
 /// How often a call is tried that is throttled, refused for the moment, or gets no answer.
 const TRIES: u32 = 6;
 
-/// The wait before the second try; doubled after each.
+/// The wait before the second try.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 
 /// One service in a region.
@@ -25,6 +25,10 @@ pub struct Service {
     /// For which it is signed; services that are one for the whole world have theirs in one region.
     pub region: String,
     pub url: String,
+    /// The wait before the second try; doubled after each.
+    first_wait: Duration,
+    #[cfg(test)]
+    of_test: bool,
 }
 
 /// What is asked of a service.
@@ -49,13 +53,39 @@ impl Service {
     pub async fn regional(access: &Access, name: &'static str) -> Service {
         let domain = if access.region().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let usual = format!("https://{name}.{}.{domain}", access.region());
-        Service { name, region: access.region().to_owned(), url: at(access, name, usual).await }
+        Service::new(name, access.region(), at(access, name, usual).await)
     }
 
     /// A service of the whole world, such as IAM.
     pub async fn global(access: &Access, name: &'static str) -> Service {
         let usual = format!("https://{name}.amazonaws.com");
-        Service { name, region: "us-east-1".to_owned(), url: at(access, name, usual).await }
+        Service::new(name, "us-east-1", at(access, name, usual).await)
+    }
+
+    fn new(name: &'static str, region: &str, url: String) -> Service {
+        Service {
+            name,
+            region: region.to_owned(),
+            url,
+            first_wait: FIRST_WAIT,
+            #[cfg(test)]
+            of_test: false,
+        }
+    }
+
+    /// A service on a server of a test, with credentials that nobody else takes.
+    #[cfg(test)]
+    pub(crate) fn of_test(name: &'static str, endpoint: &str) -> Service {
+        let first_wait = Duration::from_millis(1);
+        Service { first_wait, of_test: true, ..Service::new(name, "eu-central-1", endpoint.to_owned()) }
+    }
+
+    fn signed(&self) -> anyhow::Result<Signed> {
+        #[cfg(test)]
+        if self.of_test {
+            return Ok(Signed::of_test(self.name));
+        }
+        Signed::new(self.name, &self.region)
     }
 
     /// Sends a request, again where that may help; gives the last answer, whatever it is.
@@ -63,10 +93,10 @@ impl Service {
     /// # Errors
     /// Where there are no credentials, or no answer.
     pub async fn send(&self, request: &Request<'_>) -> anyhow::Result<Answer> {
-        let signed = Signed::new(self.name, &self.region)?;
+        let signed = self.signed()?;
         let address = format!("{}{}", self.url.trim_end_matches('/'), request.path);
         let asks = Asks { method: request.method, address: &address, headers: request.headers, body: request.body };
-        let mut wait = FIRST_WAIT;
+        let mut wait = self.first_wait;
         for left in (0..TRIES).rev() {
             // Signed anew each time: a signature is good for some minutes only.
             let answer = signed.send(signed.request(&asks).await?).await;
@@ -172,7 +202,10 @@ pub(super) fn refusal(doing: &str, status: u16, text: &str) -> CallFailed {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::aws::replay::Replay;
 
     #[test]
     fn every_way_of_writing_an_error_is_read() {
@@ -191,5 +224,48 @@ mod tests {
         let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() };
         assert!(is_for_the_moment(&answer(503, "")) && is_for_the_moment(&answer(400, "<Code>Throttling</Code>")));
         assert!(!is_for_the_moment(&answer(200, "Throttling")) && !is_for_the_moment(&answer(403, "AccessDenied")));
+    }
+
+    async fn asked(answers: Vec<(u16, Value)>) -> (anyhow::Result<Value>, Replay) {
+        let replay = Replay::start(move |asked| answers[asked.n.min(answers.len() - 1)].clone()).await;
+        let outcome =
+            Service::of_test("glue", &replay.endpoint).json("asking", "AWSGlue.GetTable", &json!({"Name": "ä"})).await;
+        (outcome, replay)
+    }
+
+    #[tokio::test]
+    async fn a_call_is_signed_and_made_again_where_the_service_is_busy() {
+        let throttled = (400, json!({"__type": "com.amazon.glue#ThrottlingException", "message": "Rate exceeded"}));
+        let broken = (500, json!({"__type": "InternalServiceException"}));
+        let (outcome, replay) = asked(vec![throttled, broken, (200, json!({"Table": 1}))]).await;
+        assert_eq!(outcome.unwrap(), json!({"Table": 1}));
+        let asked = replay.asked();
+        assert_eq!(asked.len(), 3);
+        for one in &asked {
+            assert_eq!((one.operation.as_str(), &one.body), ("GetTable", &json!({"Name": "ä"})));
+            let scope = "/eu-central-1/glue/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-target";
+            assert!(one.authorization.contains(scope), "{}", one.authorization);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_at_once_and_has_its_code() {
+        let (outcome, replay) =
+            asked(vec![(400, json!({"__type": "EntityNotFoundException", "Message": "no table"}))]).await;
+        let error = outcome.unwrap_err();
+        assert!(error.downcast_ref::<CallFailed>().unwrap().is("EntityNotFoundException"));
+        assert_eq!(error.to_string(), "asking: no table (EntityNotFoundException)");
+        assert_eq!(replay.asked().len(), 1);
+        let (outcome, _) = asked(vec![(400, json!({"__type": "ExpiredTokenException", "message": "expired"}))]).await;
+        let error = outcome.unwrap_err();
+        assert!(error.downcast_ref::<CallFailed>().unwrap().is_about_credentials());
+        assert!(error.to_string().contains("sso login") && !error.to_string().contains("of-a-test"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_given_up() {
+        let (outcome, replay) = asked(vec![(503, json!({}))]).await;
+        assert!(outcome.unwrap_err().to_string().contains("503"));
+        assert_eq!(replay.asked().len(), TRIES as usize);
     }
 }

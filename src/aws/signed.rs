@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::clients::causes;
 #[cfg(test)]
 use aws_credential_types::Credentials;
 use aws_sigv4::{
@@ -107,19 +108,4 @@ fn settings(service: &str) -> SigningSettings {
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
     }
     settings
-}
-
-/// An error and what caused it; those of connections say the least at the top.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

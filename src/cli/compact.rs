@@ -15,7 +15,7 @@ use crate::{
     aws::{
         catalogue::{Catalogue, InForce},
         deployed::Deployed,
-        json::JsonService,
+        glue::Glue,
     },
     lake::{
         Place, State, Store, clean,
@@ -74,7 +74,7 @@ pub struct CompactArgs {
 
 /// A database in Glue's catalogue that is to show the lake.
 struct Shows {
-    glue: JsonService,
+    glue: Glue,
     database: String,
 }
 
@@ -102,7 +102,7 @@ impl CompactArgs {
         } else {
             return Ok((self.lake.clone(), None));
         };
-        let glue = JsonService::glue(&region).await?;
+        let glue = Glue::in_region(&region).await?;
         Ok((lake, Some(Shows { glue, database })))
     }
 }

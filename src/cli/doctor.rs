@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Exit, LakeArgs,
+    Exit, Form, LakeArgs,
     config::Origins,
     say,
     target::{Target, TargetArgs},
@@ -57,14 +57,7 @@ pub struct DoctorArgs {
 
     /// How it is written
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
-/// The form of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    output: Form,
 }
 
 #[derive(Serialize)]
@@ -106,8 +99,8 @@ pub async fn run(args: DoctorArgs, origins: &Origins) -> anyhow::Result<ExitCode
     }
     let verdict = machine.iter().chain(&aws).map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     say(&match args.output {
-        Output::Text => text(&machine, &aws),
-        Output::Json => {
+        Form::Text => text(&machine, &aws),
+        Form::Json => {
             serde_json::to_string_pretty(&Answer { schema_version: 1, verdict, machine: &machine, aws: &aws })?
         }
     })?;

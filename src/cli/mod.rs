@@ -24,7 +24,6 @@ use crate::{
         clients::{CallFailed, NoRegion},
         deployed::NoStack,
         image::RegistryError,
-        json::CallError,
     },
     lake::{
         Place, Store, StoreError,
@@ -214,6 +213,15 @@ impl Cli {
     }
 }
 
+/// The form of an answer that people or machines read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Lines for people
+    Text,
+    /// One document
+    Json,
+}
+
 /// Where the lake is.
 #[derive(Debug, Clone, Args)]
 pub struct LakeArgs {
@@ -374,10 +382,8 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     let exit = cause.downcast_ref::<Exit>().map(|exit| exit.code);
     let refused = || cause.downcast_ref::<CallFailed>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
     let no_region = || cause.downcast_ref::<NoRegion>().map(|_| 4);
-    let no_good = || cause.downcast_ref::<CallError>().filter(|refused| refused.is_about_credentials()).map(|_| 5);
     let no_stack = || cause.downcast_ref::<NoStack>().map(|_| 3);
-    let of_aws =
-        || no_access().or_else(refused).or_else(no_good).or_else(no_region).or_else(no_stack).or_else(registry);
+    let of_aws = || no_access().or_else(refused).or_else(no_region).or_else(no_stack).or_else(registry);
     exit.or_else(of_aws).or_else(|| match S3Error::within(cause)?.refusal {
         Refusal::NoBucket => Some(3),
         Refusal::NoCredentials => Some(5),

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{Exit, check_file, deploy::watch::part_of, say, stack::StackArgs, tell};
+use super::{Exit, Form, check_file, deploy::watch::part_of, say, stack::StackArgs, tell};
 use crate::{
     aws::{
         clients::Access,
@@ -54,14 +54,7 @@ pub struct PlanArgs {
 
     /// How it is written
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
-/// The form of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    output: Form,
 }
 
 /// What the stack is to be.
@@ -196,11 +189,11 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     stack.drop_change_set(&set).await?;
     let pass = Pass::of(held.as_ref());
     match args.output {
-        Output::Text => {
+        Form::Text => {
             say(&text(&set.rows))?;
             tell_more(&args.stack, &template, pass, &set, &endangered);
         }
-        Output::Json => say(&serde_json::to_string_pretty(&Answer {
+        Form::Json => say(&serde_json::to_string_pretty(&Answer {
             schema_version: 1,
             stack: &stack.name,
             region: access.region(),

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::{
+    Form,
     deploy::watch::{Watched, watch},
     in_words, on_interrupt, say,
     stack::StackArgs,
@@ -44,14 +45,7 @@ pub struct StatusArgs {
 
     /// How it is written
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
-/// The form of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    output: Form,
 }
 
 #[derive(Serialize)]
@@ -80,7 +74,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
     let status = held.status.as_str();
     match args.output {
-        Output::Text => {
+        Form::Text => {
             let changed =
                 held.changed.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%d %H:%M UTC")));
             say(&format!("  {:<12}{} in {}: {status}{changed}", "stack", stack.name, access.region()))?;
@@ -93,7 +87,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
                 say(&format!("{mark} {:<12}{}", line.part, line.text))?;
             }
         }
-        Output::Json => say(&serde_json::to_string_pretty(&Answer {
+        Form::Json => say(&serde_json::to_string_pretty(&Answer {
             schema_version: 1,
             stack: &stack.name,
             region: access.region(),

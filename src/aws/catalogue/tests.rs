@@ -108,7 +108,7 @@ async fn bench(
 }
 
 async fn put(store: &Store, replay: &Replay) -> anyhow::Result<InForce> {
-    let glue = JsonService::glue_of_test(&replay.endpoint);
+    let glue = crate::aws::glue::Glue::of_test(&replay.endpoint);
     Catalogue::new(&glue, "wards", store, &ROOT.parse().unwrap()).put_in_force().await
 }
 

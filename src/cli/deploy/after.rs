@@ -15,7 +15,7 @@ use crate::{
     aws::{
         catalogue::Catalogue,
         clients::{Access, failed},
-        json::JsonService,
+        glue::Glue,
         stack::Described,
     },
     lake::{Place, Store},
@@ -53,7 +53,7 @@ async fn show_lake(access: &Access, held: &Described) -> anyhow::Result<()> {
     let (Some(lake), Some(database)) = (held.output("LakeUri"), held.output("GlueDatabase")) else { return Ok(()) };
     let place: Place = lake.parse()?;
     let store = Store::at(&place).await?;
-    let glue = JsonService::glue(access.region()).await?;
+    let glue = Glue::in_region(access.region()).await?;
     let shown =
         Catalogue::new(&glue, database, &store, &place).put_in_force().await.context("making the lake's views")?;
     tell(&format!("the catalogue's database `{database}` shows state {} of {lake}", shown.n));

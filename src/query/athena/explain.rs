@@ -6,17 +6,10 @@ use aws_sdk_athena::{
 };
 
 use super::{QueryError, Target};
-use crate::query::hint::{nearest, tidy};
-
-/// What services answer to credentials that are not good (any more).
-const NOT_GOOD: [&str; 6] = [
-    "ExpiredTokenException",
-    "ExpiredToken",
-    "UnrecognizedClientException",
-    "InvalidSignatureException",
-    "InvalidClientTokenId",
-    "MissingAuthenticationTokenException",
-];
+use crate::{
+    aws::clients::{self, causes},
+    query::hint::{nearest, tidy},
+};
 
 /// A call that AWS refused, or that did not reach it; `doing` is the beginning of a sentence.
 pub(super) fn refused<E, R>(doing: &str, error: &SdkError<E, R>, target: &Target) -> QueryError
@@ -32,7 +25,7 @@ where
     };
     let (code, message) = (said.code().unwrap_or("an error"), said.message().unwrap_or("no reason"));
     let what = format!("{doing}: {} ({code})", message.trim_end_matches('.'));
-    let no_access = NOT_GOOD.contains(&code);
+    let no_access = clients::NOT_GOOD.contains(&code);
     let Target { work_group, region, .. } = target;
     let hint = if no_access {
         Some("`aws sso login`, or new AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN".to_owned())
@@ -154,21 +147,6 @@ fn without_place(reason: &str) -> &str {
         text = rest;
     }
     text.split(" If a data manifest file").next().unwrap_or(text).trim_end_matches('.')
-}
-
-/// An error and what caused it; those of connections say the least at the top.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
