@@ -234,8 +234,11 @@ fn views_have_the_columns_that_their_text_selects() {
     }
 }
 
+/// Names and types of columns.
+type Pairs = Vec<(String, String)>;
+
 /// What the template says of a table: its columns and those of its partitions.
-fn in_template(template: &str, table: &str) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn in_template(template: &str, table: &str) -> (Pairs, Pairs) {
     let from = template.find(&format!("Name: {table}\n")).unwrap_or_else(|| panic!("no table {table}"));
     let text = template[from..].split("AWS::").next().unwrap();
     let (mut columns, mut keys, mut of_keys) = (Vec::new(), Vec::new(), false);
@@ -259,7 +262,7 @@ fn the_template_has_the_same_tables() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/templates/stack.yaml");
     // The stack may be described elsewhere; where it is described here, it agrees.
     let Ok(template) = std::fs::read_to_string(file) else { return };
-    let pairs = |columns: Vec<Column>| columns.into_iter().map(|c| (c.name, c.hive.to_owned())).collect::<Vec<_>>();
+    let pairs = |columns: Vec<Column>| columns.into_iter().map(|c| (c.name, c.hive.to_owned())).collect::<Pairs>();
     for base in Base::ALL {
         let expected = (pairs(base.columns()), pairs(base.partition_keys()));
         assert_eq!(in_template(&template, base.name()), expected, "{}", base.name());
