@@ -31,9 +31,10 @@ impl FromStr for Reference {
         let (name, version) = match text.split_once('@') {
             Some((name, digest)) if is_digest(digest) => (split_tag(name).0, digest),
             Some((_, digest)) => return Err(format!("`{digest}` is no digest: `sha256:` and 64 hexadecimal digits")),
-            None => match split_tag(text) {
-                (name, tag) => (name, check_tag(tag.unwrap_or("latest"))?),
-            },
+            None => {
+                let (name, tag) = split_tag(text);
+                (name, check_tag(tag.unwrap_or("latest"))?)
+            }
         };
         let (host, repository) = match name.split_once('/') {
             Some((host, repository)) if is_host(host) => (host, repository.to_owned()),
