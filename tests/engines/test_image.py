@@ -148,9 +148,9 @@ def image_push_with_a_password(lab):
     """A registry that wants a password gets it from the environment, a file or Docker's file, and nobody else sees it."""
     registry = lab.start_engine("registry", users=True)
     target = f"{registry.host}/vitals"
-    docker, wrong, file = lab.folder / "docker", lab.folder / "wrong", lab.folder / "password"
-    for folder, auth in ((docker, f"{USER}:{PASSWORD}"), (wrong, f"{USER}:no")):
-        folder.mkdir()
+    home, wrong, file = lab.folder / "home", lab.folder / "wrong", lab.folder / "password"
+    for folder, auth in ((home / ".docker", f"{USER}:{PASSWORD}"), (wrong, f"{USER}:no")):
+        folder.mkdir(parents=True)
         encoded = base64.b64encode(auth.encode()).decode()
         (folder / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": encoded}}}))
     file.write_text(PASSWORD + "\n")
@@ -164,7 +164,7 @@ def image_push_with_a_password(lab):
     for number, environment in enumerate((
         {**named, "VITALS_REGISTRY_PASSWORD": PASSWORD},
         {**named, "VITALS_REGISTRY_PASSWORD_FILE": str(file)},
-        {"DOCKER_CONFIG": str(docker)},
+        {"HOME": str(home)},
     )):
         pushed = vitals(lab, "push", "--to", f"{target}:{number}", "-vv", **environment)
         equal(pushed.stdout.strip(), f"{target}@{registry.pull('vitals', str(number)).digest}", "what is printed")
