@@ -153,7 +153,7 @@ def statements(both):
                 yield f"{file.stem} with { {name: values[name] for name in names} }", sql
 
 
-@test("moto", "trino", limit_s=3000)
+@test("moto", "trino", slow=True, limit_s=3000)
 def conformance_statements(lab):
     """Every statement and every view gives the same rows on DataFusion and on a real Trino over the same files."""
     both = Both(lab)
@@ -177,7 +177,7 @@ def conformance_statements(lab):
     check("nothing had to change" in both.show(), "a second time changes nothing")
 
 
-@test("moto", "trino", limit_s=3000)
+@test("moto", "trino", slow=True, limit_s=3000)
 def conformance_while_compaction_moves(lab):
     """Import, compaction and scoring move the state under both engines: each answer is that of one whole state."""
     both = Both(lab)
@@ -241,7 +241,7 @@ def conformance_while_compaction_moves(lab):
     print(f"     {asked[0]} answers while the state moved", flush=True)
 
 
-@test("moto", "trino", limit_s=3000)
+@test("moto", "trino", slow=True, limit_s=3000)
 def query_on_aws(lab):
     """`vitals query --target aws` shows what the same command shows on this machine, in every format."""
     both = Both(lab)
@@ -296,7 +296,7 @@ def query_on_aws(lab):
     server.close()
 
 
-@test("ministack")
+@test("ministack", slow=True)
 def query_on_another_athena(lab):
     """`vitals query sql --target aws` understands another maker's Athena: pages, types, nulls, errors, ids."""
     s3 = lab.start_engine("ministack")

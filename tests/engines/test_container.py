@@ -106,7 +106,7 @@ def fleet(lab) -> tuple:
     return lake, sample
 
 
-@test(limit_s=900)
+@test(slow=True, limit_s=900)
 def container_trains_in_an_empty_root(lab):
     """A training job in an empty root gives the model that this machine trains, to the bit, and the lake adopts it.
 
