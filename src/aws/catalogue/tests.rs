@@ -191,7 +191,7 @@ async fn what_fails_half_way_leaves_the_older_picture_and_is_finished_by_the_nex
     fixture::close(&store, "2026-01-06", &[fixture::reading("device_1", "2026-01-06T09:00:00Z", 119.0)], &[], 6).await;
     *broken.lock().unwrap() = true;
     let failed = put(&store, &replay).await.unwrap_err().to_string();
-    assert!(failed.contains("needs glue:CreatePartition"), "{failed}");
+    assert!(failed.contains("asking Glue for CreatePartition") && failed.contains("AccessDenied"), "{failed}");
     assert_eq!(glue.lock().unwrap().view("readings").1, 1);
     *broken.lock().unwrap() = false;
     assert_eq!(put(&store, &replay).await.unwrap().n, 2);
