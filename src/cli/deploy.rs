@@ -257,7 +257,12 @@ impl Deployment {
         let token = new_token();
         self.stack.allow(&self.template, &self.args.replace).await?;
         self.stack.execute(set, &token).await?;
-        self.watch(&set.stack_id, Some(&token)).await
+        let ended = self.watch(&set.stack_id, Some(&token)).await;
+        // Also where it failed: what was named is named for this once. While AWS is at work the policy must not change.
+        if !self.args.replace.is_empty() && !matches!(ended, Ok(Err(Stop::Left))) {
+            self.stack.protect(&self.template).await?;
+        }
+        ended
     }
 
     async fn watch(&mut self, id: &str, token: Option<&str>) -> Step<Described> {

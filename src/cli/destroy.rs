@@ -91,7 +91,7 @@ struct Destroyer {
 impl Destroyer {
     /// Everything; gives the last words.
     async fn run(&mut self) -> anyhow::Result<String> {
-        let Some(held) = self.stack.describe().await? else { return self.only_leftovers().await };
+        let Some(mut held) = self.stack.describe().await? else { return self.only_leftovers().await };
         let resources = self.stack.resources().await?;
         self.show(&held, &resources).await?;
         self.check_devices(&held).await?;
@@ -100,7 +100,13 @@ impl Destroyer {
         }
         if held.standing() == Standing::Busy {
             tell(&format!("stack {} is {}: following it", self.stack.name, held.status.as_str()));
+            // However that ends, what there is now is taken away.
             self.follow(&held.id, None).await.ok();
+            match self.stack.describe().await? {
+                Some(now) => held = now,
+                None if self.args.delete_data => return self.only_leftovers().await,
+                None => return Ok(self.farewell(&self.staying(&resources))),
+            }
         }
         self.clear(&held, &resources).await?;
         let token = new_token();
