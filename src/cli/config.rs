@@ -155,6 +155,12 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// Whether a flag stands in the command line.
+    pub fn is_given(&self, flag: &str) -> bool {
+        let setting = self.settings.iter().find(|setting| setting.arg.get_long() == Some(flag));
+        setting.is_some_and(|setting| setting.origin == Origin::Flag)
+    }
+
     /// Where the value of a flag comes from, in words.
     pub fn of(&self, flag: &str) -> Option<String> {
         let setting = self.settings.iter().find(|setting| setting.arg.get_long() == Some(flag))?;

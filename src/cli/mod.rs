@@ -183,7 +183,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(*args).await,
-            Command::Simulate(args) => simulate::run(*args).await,
+            Command::Simulate(args) => simulate::run(*args, origins).await,
             Command::Devices(args) => devices::run(args).await,
             Command::Bridge(args) => bridge::run(*args).await,
             Command::Ingest(args) => ingest::run(*args).await,

@@ -30,8 +30,11 @@ const LANDING_KEPT_MS: i64 = DAY_MS;
 const RUN_KEPT_MS: i64 = 2 * DAY_MS;
 
 /// Removes what nothing needs any more, and says how many files that were. `shown` is the number of the oldest state that a
-/// catalogue may still show to anybody; none where there is no catalogue.
+/// catalogue may still show to anybody; none where there is no catalogue. Where there is one after all, nothing is removed.
 pub async fn clean(store: &Store, now_ms: i64, shown: Option<u64>) -> Result<u64, StoreError> {
+    if shown.is_none() && store.folders().await?.iter().any(|folder| folder.as_ref() == layout::CUTS) {
+        return Ok(0);
+    }
     let states = states(store).await?;
     let mut goes = Vec::new();
     let passed = |state: &State| shown.is_none_or(|shown| state.n <= shown);

@@ -50,6 +50,9 @@ class Refused(Exception):
 class Deployed(Resolver):
     """A template whose resources exist: attributes and references have values."""
 
+    # Where images go, if to a registry of the test.
+    registry = ""
+
     def reference(self, name):
         found = super().reference(name)
         resource = self.template["Resources"].get(name, {})
@@ -67,6 +70,8 @@ class Deployed(Resolver):
         if name == "Arn" or name.endswith("Arn"):
             return f"arn:aws:any:{REGION}:{ACCOUNT}:{physical(stack, resource)}"
         if name == "RepositoryUri":
+            if self.registry:
+                return self.registry
             return f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{physical(stack, resource).lower()}"
         return f"{physical(stack, resource)}-{name.lower()}"
 
@@ -107,9 +112,10 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
 
 
-def evaluated(template: dict, given: dict, name: str):
+def evaluated(template: dict, given: dict, name: str, registry: str = ""):
     """Resources and outputs of a template under its parameters."""
     resolver = Deployed(template, given)
+    resolver.registry = registry
     resolver.parameters.update({
         "AWS::StackName": name, "AWS::Region": REGION, "AWS::AccountId": ACCOUNT,
         "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{name}/x",
@@ -123,6 +129,7 @@ class Cloud:
     def __init__(self, lab, moto):
         self.moto = urllib.parse.urlsplit(moto.endpoint)
         self.stacks, self.gone, self.sets, self.failures = {}, [], {}, {}
+        self.registry = ""
         self.calls, self.pause_s, self.lock = [], 0.0, threading.RLock()
         self.destination, self.working, self.denied, self.throttled = "ENABLED", [], set(), 0
         cloud = self
@@ -279,7 +286,7 @@ class Cloud:
         given = parameters(form, stack)
         number = {"id": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:changeSet/{form['ChangeSetName']}/{uuid.uuid4()}"}
         try:
-            resources, outputs = evaluated(template, given, name)
+            resources, outputs = evaluated(template, given, name, self.registry)
         except Unresolved as error:
             raise Refused("ValidationError", str(error)) from error
         changes = differences(stack.resources, resources)
@@ -337,7 +344,7 @@ class Cloud:
     def do_UpdateStack(self, form):
         stack = self.stack(form["StackName"])
         template, given = self.template(form, stack), parameters(form, stack)
-        resources, outputs = evaluated(template, given, stack.name)
+        resources, outputs = evaluated(template, given, stack.name, self.registry)
         changes = differences(stack.resources, resources)
         if not changes:
             raise Refused("ValidationError", "No updates are to be performed.")

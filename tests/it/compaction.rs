@@ -192,6 +192,12 @@ async fn cleaning_takes_only_what_nothing_needs() {
     let landed = landing::list(&store, &"landing".into()).await.unwrap().len();
     assert_eq!(landed, 3);
 
+    let cuts = vitals::lake::layout::cuts_file(1);
+    store.create(&cuts, bytes::Bytes::from_static(b"x")).await.unwrap();
+    let removed = clean(&store, now + 3 * DAY_MS, None).await.unwrap();
+    assert_eq!(removed, 0, "there is a catalogue, and nobody says what it shows");
+    store.delete(vec![cuts]).await.unwrap();
+
     let removed = clean(&store, now + 3 * DAY_MS, None).await.unwrap();
     // Two landing files and the first of two states; the head of the chain stays.
     assert_eq!(removed, 3);

@@ -27,6 +27,7 @@ pub mod body;
 pub mod cause;
 pub mod change;
 pub mod events;
+pub mod fit;
 pub mod health;
 pub mod leftovers;
 mod policy;
