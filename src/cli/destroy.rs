@@ -67,7 +67,7 @@ pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
     let (access, stack) = args.stack.open().await?;
     let template = Template::embedded()?;
     // Without --confirm it asks for the name again.
-    let data = args.delete_data.then(|| format!(" --delete-data --confirm {}", args.stack.stack)).unwrap_or_default();
+    let data = if args.delete_data { format!(" --delete-data --confirm {}", args.stack.stack) } else { String::new() };
     let again = args.stack.command(&format!("destroy{data}"));
     let mut destroyer = Destroyer { args, access, stack, template, again: again.clone() };
     let left = tokio::select! {

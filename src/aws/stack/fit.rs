@@ -18,7 +18,7 @@ pub fn misfits(value: impl Fn(&str) -> String) -> Vec<String> {
     let both = |a: &str, b: &str| Some((number(a)?, number(b)?));
     let mut wrong = Vec::new();
     if let Some((brokers, zones)) = both("BrokerCount", "ZoneCount")
-        && (zones == 0 || brokers % zones != 0)
+        && !brokers.is_multiple_of(zones)
     {
         wrong.push(format!("BrokerCount={brokers} is no multiple of ZoneCount={zones}: each zone has as many brokers"));
     }
@@ -67,7 +67,7 @@ pub fn misfits(value: impl Fn(&str) -> String) -> Vec<String> {
 fn fargate(of: &str, cpu: u32, memory: u32) -> Option<String> {
     let &(_, least, most, step) = FARGATE.iter().find(|(units, ..)| *units == cpu)?;
     // The smallest task can have half a step.
-    let fits = (least..=most).contains(&memory) && (memory % step == 0 || (cpu, memory) == (256, 512));
+    let fits = (least..=most).contains(&memory) && (memory.is_multiple_of(step) || (cpu, memory) == (256, 512));
     (!fits).then(|| {
         format!(
             "{of}Memory={memory} does not go with {of}Cpu={cpu}: Fargate has {least} to {most} in steps of {step} MiB"
@@ -105,8 +105,9 @@ mod tests {
         let template = Template::embedded().unwrap();
         let mut values: BTreeMap<String, String> =
             template.parameters().into_iter().map(|p| (p.name, p.default.unwrap_or_default())).collect();
-        let set = set.iter().map(|&(name, value)| (name, value));
-        for (name, value) in size.parameters().map(|(name, value)| (name, value)).chain(set) {
+        let mut all: Vec<(&str, &str)> = size.parameters().collect();
+        all.extend(set);
+        for (name, value) in all {
             values.insert(name.to_owned(), value.to_owned()).unwrap_or_else(|| panic!("no parameter {name}"));
         }
         misfits(|name| values.get(name).cloned().unwrap_or_default())
