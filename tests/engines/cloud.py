@@ -47,6 +47,9 @@ class Refused(Exception):
         self.code, self.status = code, status
 
 
+DESTINATION = f"arn:aws:iot:{REGION}:{ACCOUNT}:ruledestination/vpc/0a1b2c3d-0000-4000-8000-000000000002"
+
+
 class Deployed(Resolver):
     """A template whose resources exist: attributes and references have values."""
 
@@ -66,7 +69,7 @@ class Deployed(Resolver):
         if (resource, name) == ("KafkaCluster", "Arn"):
             return f"arn:aws:kafka:{REGION}:{ACCOUNT}:cluster/{stack}/0a1b2c3d-0000-4000-8000-000000000001-1"
         if (resource, name) == ("DeviceDestination", "Arn"):
-            return f"arn:aws:iot:{REGION}:{ACCOUNT}:ruledestination/vpc/0a1b2c3d-0000-4000-8000-000000000002"
+            return DESTINATION
         if name == "Arn" or name.endswith("Arn"):
             return f"arn:aws:any:{REGION}:{ACCOUNT}:{physical(stack, resource)}"
         if name == "RepositoryUri":
@@ -129,7 +132,7 @@ class Cloud:
     def __init__(self, lab, moto):
         self.moto = urllib.parse.urlsplit(moto.endpoint)
         self.stacks, self.gone, self.sets, self.failures = {}, [], {}, {}
-        self.registry = ""
+        self.registry, self.kafka_versions, self.processors = "", ["3.9.x", "4.1.x.kraft"], 1000.0
         self.calls, self.pause_s, self.lock = [], 0.0, threading.RLock()
         self.destination, self.working, self.denied, self.throttled = "ENABLED", [], set(), 0
         cloud = self
@@ -191,7 +194,13 @@ class Cloud:
                 "state": "ACTIVE", "provisioned": {"numberOfBrokerNodes": 2, "currentBrokerSoftwareInfo": {"kafkaVersion": "3.9.x"}}}}),
             (method == "GET" and bare.startswith("/destinations/"), lambda: {"topicRuleDestination": {
                 "arn": bare[len("/destinations/"):], "status": self.destination}}),
-            (bare == "/v1/kafka-versions", lambda: {"kafkaVersions": [{"version": v, "status": "ACTIVE"} for v in ("3.9.x", "4.1.x.kraft")]}),
+            (bare == "/v1/kafka-versions", lambda: {"kafkaVersions": [
+                {"version": v, "status": "ACTIVE"} for v in self.kafka_versions]}),
+            (target.endswith(".ListServiceQuotas"), lambda: {"Quotas": [
+                {"QuotaName": f"{kind} vCPU resource count", "Value": self.processors} for kind in ("Fargate Spot", "Fargate On-Demand")]}),
+            (method == "GET" and bare.startswith("/rules/"), lambda: {"rule": {"ruleName": bare[len("/rules/"):], "actions": [
+                {"kafka": {"destinationArn": DESTINATION, "topic": "vitals", "clientProperties": {}}}]}}),
+            (bare == "/endpoint", lambda: {"endpointAddress": "127.0.0.1"}),
             (bare.startswith("/policy-targets/"), lambda: {"targets": []}),
             (bare.startswith("/applications/"), lambda: {"application": {"state": "STOPPED"}}),
             (target.endswith(".ListExecutions"), lambda: {"executions": []}),
