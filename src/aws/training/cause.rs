@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use super::{Standing, Status};
 
-/// The error of an input that the state machine refuses, and that of a training of which nobody could be told.
+/// Errors of the state machine's own: of an input that it refuses, of a job that ended without a model and has not failed
+/// either, of a training of which nobody could be told.
 const BAD_INPUT: &str = "BadInput";
+const STOPPED: &str = "TrainingStopped";
 const NOT_TOLD: &str = "NotTold";
 const TIMEOUT: &str = "States.Timeout";
+
+/// How long the state machine gives a training, in seconds.
+pub(super) const LONGEST_S: u64 = 345_600;
 
 /// Why an execution failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,30 +32,29 @@ impl Failure {
         let cause = standing.cause.as_deref().filter(|cause| !cause.trim().is_empty());
         let step = step.map(str::to_owned);
         match standing.status {
-            Status::Aborted => {
-                let why =
-                    cause.map_or_else(|| "somebody stopped it".to_owned(), |why| format!("it was stopped: {why}"));
-                Failure { step, error, why }
-            }
+            Status::Aborted => Failure { step, error, why: cause.unwrap_or("nobody said why").to_owned() },
             Status::TimedOut => {
-                let why = "the whole training took longer than it may".to_owned();
-                Failure { step, error: TIMEOUT.to_owned(), why }
+                let days = LONGEST_S / 86_400;
+                Failure { step, error: TIMEOUT.to_owned(), why: format!("all of it may take {days} days") }
             }
             _ => {
                 // The state machine's own words, which begin with the name: "NAME failed at STEP: ERROR: CAUSE".
-                let told = cause.and_then(|cause| cause.strip_prefix(name)?.strip_prefix(" failed at "));
-                let parts = told.and_then(|told| {
-                    let (step, rest) = told.split_once(": ")?;
+                let own = cause.and_then(|cause| cause.strip_prefix(name));
+                let parts = own.and_then(|own| {
+                    let (step, rest) = own.strip_prefix(" failed at ")?.split_once(": ")?;
                     let (error, cause) = rest.split_once(": ")?;
                     Some((step, error, cause))
                 });
-                match parts {
-                    Some((step, inner, cause)) => {
-                        let error = if error == NOT_TOLD { error } else { inner.to_owned() };
-                        let why = short(inner, Some(cause).filter(|cause| *cause != "no more is known"));
-                        Failure { step: Some(step.to_owned()), error, why }
+                match (parts, own) {
+                    (Some((step, error, cause)), _) => {
+                        let why = short(error, Some(cause).filter(|cause| *cause != "no more is known"));
+                        Failure { step: Some(step.to_owned()), error: error.to_owned(), why }
                     }
-                    None => Failure { step, why: short(&error, cause), error },
+                    (None, Some(own)) if error == NOT_TOLD => {
+                        let done = own.trim_start_matches(": ").trim_end_matches('.');
+                        Failure { step: Some("telling it".to_owned()), error, why: format!("all else is done: {done}") }
+                    }
+                    _ => Failure { step, why: short(&error, cause), error },
                 }
             }
         }
@@ -78,8 +82,7 @@ impl Failure {
         let hint = match () {
             () if self.why.contains("\nhint: ") => return None,
             () if self.error == NOT_TOLD => {
-                "the training itself came to its end; the topic of notices could not be written to: does it exist, and may \
-                 the state machine's role publish to it?"
+                "the topic for notices could not be written to: does it exist, and may the state machine's role publish to it?"
                     .to_owned()
             }
             () if self.error == BAD_INPUT => {
@@ -147,7 +150,7 @@ pub fn short(error: &str, cause: Option<&str>) -> String {
         return short(status, None);
     }
     match error {
-        "" | "States.TaskFailed" => short_status(cause),
+        "" | "States.TaskFailed" | STOPPED | BAD_INPUT => short_status(cause),
         error if cause.contains(error) => cause.to_owned(),
         error => format!("{} ({error})", short_status(cause)),
     }

@@ -126,6 +126,7 @@ fn every_step_that_people_wait_for_has_words() {
         let is_step = ["Task", "Map"].contains(&state["Type"].as_str().unwrap()) && !quick.contains(&name.as_str());
         assert_eq!(STEPS.iter().any(|(step, _)| step == name), is_step, "{name}");
     }
+    assert_eq!(machine["TimeoutSeconds"], super::cause::LONGEST_S);
     assert_eq!(states["On demand"]["Next"], "Train");
     assert_eq!(states["Train"]["ResultSelector"]["Cause.$"], "$.SecondaryStatus");
 }
@@ -380,7 +381,58 @@ async fn a_failure_is_told_with_its_step_and_reason_and_what_helps() {
     all.push_str(&said("ABORTED", "Stopped", "by `vitals train --stop`").await);
     all.push_str("\n\n");
     all.push_str(&said("ABORTED", "", "").await);
-    insta::assert_snapshot!(all);
+    insta::assert_snapshot!(all, @r#"
+    training: AlgorithmError: there are no readings with vitals to learn from, exit code: 1
+    hint: `vitals status` says whether readings arrive; `--since` with an earlier day, or none, takes more of them
+
+    training: CapacityError: Unable to provision requested ML compute capacity.
+    hint: AWS had no machine to spare, at spot prices or on demand: `vitals train --target aws` starts another later; `vitals deploy --set TrainingInstanceType=ml.m5.2xlarge` takes another kind
+
+    training: spot capacity never came (MaxWaitTimeExceeded)
+    hint: AWS had no machine to spare, at spot prices or on demand: `vitals train --target aws` starts another later; `vitals deploy --set TrainingInstanceType=ml.m5.2xlarge` takes another kind
+
+    training: it ran longer than it may (MaxRuntimeExceeded)
+    hint: a larger machine is faster: `vitals deploy --set TrainingInstanceType=ml.m5.4xlarge`; `--since 30d` learns from less
+
+    training: The account-level service limit 'ml.m5.xlarge for training job usage' is 0 Instances. (SageMaker.ResourceLimitExceededException)
+    hint: the account's quota for this machine is too small: Service Quotas, SageMaker, "… for training job usage", for spot and on demand; or another machine: `vitals deploy --set TrainingInstanceType=ml.m5.large`
+
+    closing days: Rate exceeded (ECS.ThrottlingException)
+    hint: too much was asked of AWS at once, again and again: `vitals train --target aws` starts another later
+
+    reading the input: it is an object of since, until
+    hint: another version of this program may have made the state machine: `vitals deploy` brings it up to date
+
+    preparing the sample: CannotPullContainerError: pull image manifest has been retried 5 time(s)
+    hint: the container image can't be had: `vitals deploy` pushes it again
+
+    scoring again: it took longer than it may
+    hint: `vitals deploy --set JobCpu=4096 --set JobMemory=16384` gives tasks a larger machine; then `vitals train --target aws` starts another
+
+    closing days: not authorized to perform: ecs:RunTask (ECS.AccessDeniedException)
+    hint: a role of the stack lacks that permission: `vitals deploy` brings roles up to date; a permission boundary or the organisation's policies may deny it as well
+
+    training: of some kind (Surprise)
+    hint: none
+
+    telling it: all else is done: the model m-0123456789ab is in force, and the days are scored with it
+    hint: the topic for notices could not be written to: does it exist, and may the state machine's role publish to it?
+
+    training: An error occurred while executing the state 'Merge' (States.Runtime)
+    hint: none
+
+    scoring again: OutOfMemoryError: Container killed due to memory usage
+    hint: it needs more memory: `vitals deploy --set JobMemory=16384`
+
+    training: all of it may take 4 days
+    hint: a larger machine is faster: `vitals deploy --set TrainingInstanceType=ml.m5.4xlarge`; `--since 30d` learns from less
+
+    training: by `vitals train --stop`
+    hint: `vitals train --target aws` starts another
+
+    training: nobody said why
+    hint: `vitals train --target aws` starts another
+    "#);
 }
 
 #[tokio::test]
