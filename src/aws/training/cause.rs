@@ -127,7 +127,7 @@ impl Failure {
 
 /// An error of a step in one line: what services write as JSON is read for its reason.
 pub fn short(error: &str, cause: Option<&str>) -> String {
-    let Some(cause) = cause.map(str::trim).filter(|cause| !cause.is_empty()) else {
+    let Some(cause) = cause.map(str::trim).filter(|cause| !cause.is_empty() && *cause != error) else {
         return match error {
             TIMEOUT => "it took longer than it may".to_owned(),
             "MaxWaitTimeExceeded" => "spot capacity never came (MaxWaitTimeExceeded)".to_owned(),

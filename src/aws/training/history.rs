@@ -11,7 +11,7 @@ use super::{cause, moment};
 
 /// The states that are steps to people, in their order, and what is done in them. The state machine uses the same words
 /// where one has failed.
-pub const STEPS: [(&str, &str); 8] = [
+pub const STEPS: [(&str, &str); 7] = [
     ("Close days", "closing days"),
     ("Prepare", "preparing the sample"),
     ("Prepare by Spark", "preparing the sample by Spark"),
@@ -19,7 +19,6 @@ pub const STEPS: [(&str, &str); 8] = [
     ("Evaluate", "comparing the models"),
     ("Score again", "scoring again"),
     ("Put in force", "putting the model in force"),
-    ("Tell", "telling it"),
 ];
 
 /// The state in which the model is trained, and the one after which that is tried once more.

@@ -120,8 +120,8 @@ fn names_are_new_each_time_and_short_enough() {
 fn every_step_that_people_wait_for_has_words() {
     let machine: Value = serde_json::from_str(WORKFLOW).unwrap();
     let states = machine["States"].as_object().unwrap();
-    // Looking at texts of the input, and fetching an object of a few hundred bytes.
-    let quick = ["Are texts", "Outcome"];
+    // Looking at texts of the input, fetching an object of a few hundred bytes, sending a notice.
+    let quick = ["Are texts", "Outcome", "Tell"];
     for (name, state) in states {
         let is_step = ["Task", "Map"].contains(&state["Type"].as_str().unwrap()) && !quick.contains(&name.as_str());
         assert_eq!(STEPS.iter().any(|(step, _)| step == name), is_step, "{name}");
@@ -360,7 +360,7 @@ async fn a_failure_is_told_with_its_step_and_reason_and_what_helps() {
                 "CannotPullContainerError: pull image manifest has been retried 5 time(s)",
             ),
         ),
-        ("States.Timeout", failed("scoring again", "States.Timeout", "no more is known")),
+        ("States.Timeout", failed("scoring again", "States.Timeout", "States.Timeout")),
         (
             "ECS.AccessDeniedException",
             failed("closing days", "ECS.AccessDeniedException", "not authorized to perform: ecs:RunTask"),
