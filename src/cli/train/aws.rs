@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use chrono::{TimeDelta, Utc};
+use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -208,7 +209,8 @@ async fn plan(
     say(&format!("aws       in the stack `{stack}` in {region}, by {}", machine.arn))?;
     say(&format!("input     {}", Value::Object(input.clone())))?;
     say(&format!("reads     {}, once the days that are over are closed, by {by}", here.output("LakeUri")?))?;
-    say(&format!("learns    from at most {DEFAULT_READINGS} readings, of whole devices, by a job of SageMaker"))?;
+    let most = HumanCount(DEFAULT_READINGS as u64);
+    say(&format!("learns    from at most {most} readings, of whole devices, by a job of SageMaker"))?;
     say(&format!("          on {kind}, spot capacity where there is any, else on demand"))?;
     say("compares  what it has learnt with the model in force")?;
     say(&format!("then      {then}"))?;
@@ -376,4 +378,21 @@ async fn failure(here: &Here, watch: &Watch, arn: &Arn, standing: &Standing, ste
     let hint = failure.hint(standing.status, &here.train(""), &here.args.command("deploy"));
     let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
     anyhow::anyhow!("the training {verb}{at}{took}: {}{hint}", failure.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_of_a_training_is_known_by_its_machine() {
+        let named = StackArgs { stack: "named".to_owned(), region: None };
+        let of = |machine: &str| {
+            let arn = format!("arn:aws:states:eu-west-1:123456789012:execution:{machine}:n").parse().unwrap();
+            let found = stack_of(&arn, &named);
+            (found.stack, found.region)
+        };
+        assert_eq!(of("ward7-training"), ("ward7".to_owned(), Some("eu-west-1".to_owned())));
+        assert_eq!(of("else"), ("named".to_owned(), Some("eu-west-1".to_owned())));
+    }
 }
