@@ -89,7 +89,7 @@ impl ReportArgs {
         }
         let state = State::load(store).await?;
         let newest = state.days.values().filter_map(|runs| Some(runs.readings.as_ref()?.max_ts)).max();
-        let end = newest.unwrap_or(options.now_ms).min(options.now_ms).min(options.until_ms.unwrap_or(i64::MAX));
+        let end = options.until_ms.unwrap_or(newest.unwrap_or(options.now_ms).min(options.now_ms) + 1);
         // Where the newest reading of one device is, only all its days tell.
         let begin = options.since_ms.unwrap_or(if self.device.is_some() { i64::MIN } else { end - DAY_MS });
         let range = (begin, options.until_ms.unwrap_or(i64::MAX));

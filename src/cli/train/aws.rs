@@ -258,7 +258,7 @@ async fn schedule(here: &Here, every: Every, args: &TrainArgs, origins: &Origins
     };
     tell(&format!(
         "set; the stack's own parameters still say otherwise, which a later change of them would put back\nhint: `{} {keeps}` \
-         puts it there as well",
+         sets those; Scheduler then begins at once",
         here.args.command("deploy")
     ));
     Ok(ExitCode::SUCCESS)
