@@ -90,10 +90,12 @@ def train_on_aws(lab):
         check("console.aws.amazon.com/states" in done.stderr and f"{model} is in force" in done.stderr, done.stderr)
         check("scoring again: 4 of 4 shares" in done.stderr and "recall 0.534" in done.stderr, done.stderr)
 
-        # A smaller figure wins over nothing: kept, and told how it can be put in force.
+        # One that finds less: kept, and told how it can be put in force.
         desk.meets(script={"model": model, "worse": True})
         kept = desk.vitals("train")
         check("not in force" in kept.stderr and f"vitals models promote {model} --lake {desk.lake}" in kept.stderr, kept.stderr)
+        desk.meets(script={"model": model, "worse": True})
+        check(f"{model} is in force" in desk.vitals("train", "--promote", "always").stderr, "promoted all the same")
         # A question that is refused for the moment is asked again; a model that is not in the lake costs its card only.
         desk.meets(refuse={name: [["ThrottlingException", "Rate exceeded"]] * 2 for name in ("GetExecutionHistory", "StartExecution")})
         done = desk.vitals("train", "--promote", "never")

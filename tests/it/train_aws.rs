@@ -354,10 +354,6 @@ fn flags_that_are_for_the_other_place_are_refused() {
     error: `--lake` is for a training on this machine; on AWS the stack's own lake is learnt from
     hint: `--target local` trains here, or leave `--lake` out
     ");
-    assert_snapshot!(said(&["--promote", "always"]), @"
-    error: `--promote always`: on AWS a model that finds less is kept, and not put in force
-    hint: `vitals models promote MODEL --lake s3://BUCKET` puts it in force
-    ");
     assert_snapshot!(said(&[&here[..], &["--detach"]].concat()), @"
     error: `--detach` is for the trainings of a stack
     hint: add `--target aws`, or leave it out

@@ -124,12 +124,6 @@ fn refuse(args: &TrainArgs, origins: &Origins) -> anyhow::Result<()> {
     if args.seed > LARGEST_SEED {
         return Err(Exit::usage(format!("`--seed`: on AWS it is at most {LARGEST_SEED}")));
     }
-    if args.promote == Promote::Always {
-        return Err(Exit::usage(
-            "`--promote always`: on AWS a model that finds less is kept, and not put in force\nhint: `vitals models promote \
-             MODEL --lake s3://BUCKET` puts it in force",
-        ));
-    }
     Ok(())
 }
 
@@ -169,7 +163,12 @@ fn asked(args: &TrainArgs, origins: &Origins, moment: impl Fn(Moment) -> String)
         put("seed", json!(args.seed));
     }
     if origins.is_given("promote") {
-        put("promote", json!(if args.promote == Promote::Never { "no" } else { "yes" }));
+        let promote = match args.promote {
+            Promote::Always => "always",
+            Promote::Better => "yes",
+            Promote::Never => "no",
+        };
+        put("promote", json!(promote));
     }
     input
 }
@@ -204,7 +203,8 @@ async fn plan(
     let kind = here.parameter("TrainingInstanceType").unwrap_or("one machine");
     let then = match args.promote {
         Promote::Never => "nothing more: it is not put in force",
-        _ => "unless it finds less: scores the closed days again, and puts it in force",
+        Promote::Always => "whatever it finds: scores the closed days again, and puts it in force",
+        Promote::Better => "unless it finds less: scores the closed days again, and puts it in force",
     };
     say(&format!("aws       in the stack `{stack}` in {region}, by {}", machine.arn))?;
     say(&format!("input     {}", Value::Object(input.clone())))?;

@@ -201,7 +201,9 @@ impl View {
                 self.doing.clear();
                 match &self.bar {
                     Some(bar) => {
-                        bar.reset_elapsed();
+                        // Who comes later sees how long it has gone on already.
+                        let since = at.and_then(|at| (Utc::now() - at).to_std().ok()).unwrap_or_default();
+                        drop(bar.clone().with_elapsed(since));
                         bar.set_message(self.step.clone());
                     }
                     None => self.line(at, step),
