@@ -21,7 +21,14 @@ const BEGAN: f64 = 1_767_571_200.0;
 /// What stands in for AWS: it answers by the operation, one answer after the other, and the last one again and again.
 struct Cloud {
     endpoint: String,
-    asked: Arc<Mutex<Vec<(String, String)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A request.
+struct Asked {
+    operation: String,
+    head: String,
+    body: String,
 }
 
 type Answers = BTreeMap<&'static str, Vec<(u16, String)>>;
@@ -30,7 +37,7 @@ impl Cloud {
     fn with(answers: Answers) -> Cloud {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let asked: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (seen, answers) = (Arc::clone(&asked), Arc::new(answers));
         // Ends with the test's process.
         std::thread::spawn(move || {
@@ -63,16 +70,16 @@ impl Cloud {
 
     fn asked(&self, operation: &str) -> Vec<Value> {
         let asked = self.asked.lock().unwrap();
-        let bodies = asked.iter().filter(|(name, _)| name == operation);
-        bodies.map(|(_, body)| serde_json::from_str(body).unwrap_or(Value::Null)).collect()
+        let asked = asked.iter().filter(|asked| asked.operation == operation);
+        asked.map(|asked| serde_json::from_str(&asked.body).unwrap_or(Value::Null)).collect()
     }
 }
 
 /// Answers one request, and closes.
-fn answer(mut connection: TcpStream, seen: &Mutex<Vec<(String, String)>>, answers: &Answers) {
+fn answer(mut connection: TcpStream, seen: &Mutex<Vec<Asked>>, answers: &Answers) {
     let mut text = Vec::new();
     let mut part = [0; 16_384];
-    let (head, body) = loop {
+    let (target, head, body) = loop {
         let count = connection.read(&mut part).unwrap_or(0);
         text.extend_from_slice(&part[..count]);
         let whole = String::from_utf8_lossy(&text).into_owned();
@@ -83,14 +90,14 @@ fn answer(mut connection: TcpStream, seen: &Mutex<Vec<(String, String)>>, answer
         if let Some((head, body)) = whole.split_once("\r\n\r\n") {
             let length = header(head, "content-length:").map_or(0, |length| length.parse().unwrap());
             if body.len() >= length || count == 0 {
-                break (header(head, "x-amz-target:").ok_or_else(|| head.to_owned()), body.to_owned());
+                break (header(head, "x-amz-target:").ok_or_else(|| head.to_owned()), head.to_owned(), body.to_owned());
             }
         }
         if count == 0 {
             return;
         }
     };
-    let operation = match head {
+    let operation = match target {
         Ok(target) => target.rsplit('.').next().unwrap().to_owned(),
         Err(head) => match body.strip_prefix("Action=") {
             Some(form) => form.split('&').next().unwrap().to_owned(),
@@ -99,8 +106,8 @@ fn answer(mut connection: TcpStream, seen: &Mutex<Vec<(String, String)>>, answer
     };
     let n = {
         let mut seen = seen.lock().unwrap();
-        seen.push((operation.clone(), body));
-        seen.iter().filter(|(name, _)| *name == operation).count() - 1
+        seen.push(Asked { operation: operation.clone(), head, body });
+        seen.iter().filter(|asked| asked.operation == operation).count() - 1
     };
     let given = answers.get(operation.as_str());
     let (status, body) = given.map_or((501, operation), |given| given[n.min(given.len() - 1)].clone());
@@ -368,4 +375,22 @@ fn flags_that_are_for_the_other_place_are_refused() {
     ");
     let refused = said(&["--follow", "arn:aws:s3:::bucket"]);
     assert!(refused.contains("it is no execution's ARN"), "{refused}");
+}
+
+#[test]
+fn the_lake_of_a_stack_is_in_the_region_of_the_stack() {
+    let folder = tempfile::tempdir().unwrap();
+    let outputs = [("LakeUri", "s3://ward"), ("WorkGroupName", "vitals"), ("GlueDatabase", "vitals")];
+    let empty =
+        "<ListBucketResult><Name>ward</Name><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let cloud = Cloud::with(BTreeMap::from([
+        ("DescribeStacks", vec![stack(&outputs)]),
+        ("GET", vec![(200, empty.to_owned())]),
+    ]));
+    let ran = cloud.vitals(folder.path(), &["report", "--target", "aws", "--region", "eu-west-1"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert!(ran.err.contains("there is no lake in `s3://ward`"), "{}", ran.err);
+    let asked = cloud.asked.lock().unwrap();
+    let listed: Vec<&Asked> = asked.iter().filter(|asked| asked.operation == "GET").collect();
+    assert!(!listed.is_empty() && listed.iter().all(|asked| asked.head.contains("/eu-west-1/s3/aws4_request")));
 }

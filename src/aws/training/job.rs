@@ -41,9 +41,9 @@ pub struct Job {
 /// The services that know of jobs and tasks.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    pub(super) sagemaker: Service,
-    pub(super) cloudwatch: Service,
-    pub(super) logs: Service,
+    sagemaker: Service,
+    cloudwatch: Service,
+    logs: Service,
 }
 
 impl Watch {
@@ -53,6 +53,13 @@ impl Watch {
             cloudwatch: Service::regional(access, "monitoring").await,
             logs: Service::regional(access, "logs").await,
         }
+    }
+
+    /// Services on a server of a test.
+    #[cfg(test)]
+    pub(super) fn of_test(endpoint: &str) -> Watch {
+        let service = |name| Service::of_test(name, endpoint);
+        Watch { sagemaker: service("sagemaker"), cloudwatch: service("monitoring"), logs: service("logs") }
     }
 
     /// How a job stands.
@@ -180,5 +187,31 @@ struct Members<T> {
 impl<T> Default for Members<T> {
     fn default() -> Self {
         Members { member: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::replay::Replay;
+
+    #[tokio::test]
+    async fn a_job_tells_how_it_stands_and_its_figures() {
+        let xml = "<GetMetricDataResponse xmlns=\"x\"><GetMetricDataResult><MetricDataResults><member><Id>trees</Id><Timestamps/>\
+               <Values><member>120.0</member><member>110.0</member></Values></member></MetricDataResults></GetMetricDataResult></GetMetricDataResponse>";
+        let replay = Replay::start(move |asked| match asked.operation.as_str() {
+            "DescribeTrainingJob" => {
+                let figures = json!([{ "MetricName": "recall", "Value": 0.5, "Timestamp": 1.0 }]);
+                (200, json!({ "SecondaryStatus": "Training", "FinalMetricDataList": figures }))
+            }
+            _ => (200, json!(xml)),
+        })
+        .await;
+        let job = Watch::of_test(&replay.endpoint).job("vitals-a").await.unwrap();
+        assert_eq!((job.doing.as_str(), job.figures["recall"]), ("learning", 0.5));
+        assert_eq!(Watch::of_test(&replay.endpoint).trees("vitals-a", Utc::now()).await.unwrap(), Some(120.0));
+        assert_eq!(replay.counts()["GetMetricData"], 1);
+        let none = Replay::start(|_| (200, json!("<GetMetricDataResponse><GetMetricDataResult><MetricDataResults/></GetMetricDataResult></GetMetricDataResponse>"))).await;
+        assert_eq!(Watch::of_test(&none.endpoint).trees("vitals-a", Utc::now()).await.unwrap(), None);
     }
 }

@@ -122,3 +122,97 @@ pub fn rate(every: Duration) -> Result<String, String> {
         _ => Err("on AWS a period is of whole minutes: 12h, 7d".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::aws::replay::Replay;
+
+    /// A schedule as `GetSchedule` has it.
+    fn held() -> Value {
+        json!({
+            "Arn": "arn:aws:scheduler:x", "CreationDate": 1.5, "LastModificationDate": 2.5, "Name": "vitals-TrainSchedule-1",
+            "GroupName": "default", "Description": "Training", "ScheduleExpression": "cron(0 3 ? * MON *)",
+            "ScheduleExpressionTimezone": "UTC", "State": "ENABLED", "EndDate": 1_900_000_000.5,
+            "FlexibleTimeWindow": { "Mode": "OFF" }, "ActionAfterCompletion": "NONE",
+            "Target": { "Arn": "arn:aws:states:x", "RoleArn": "arn:aws:iam::1:role/r", "Input": "{\"alarm_budget\":0.25}",
+                        "RetryPolicy": { "MaximumRetryAttempts": 10 } }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_schedule_keeps_all_that_is_not_changed() {
+        let replay = Replay::start(|_| (200, held())).await;
+        let read = || async {
+            Schedule::at(Service::of_test("scheduler", &replay.endpoint), "vitals-TrainSchedule-1").await.unwrap()
+        };
+        let schedule = read().await;
+        assert_eq!(
+            (schedule.when().as_str(), schedule.input()),
+            ("cron(0 3 ? * MON *)", json!({ "alarm_budget": 0.25 }))
+        );
+        let first = DateTime::from_timestamp(1_767_571_200, 7).unwrap();
+        let input = Map::from_iter([("since".to_owned(), json!("30d"))]);
+        let wanted = schedule.every(&rate(Duration::from_secs(7 * 86_400)).unwrap(), first, &input);
+        assert_eq!(wanted.when(), "rate(7 days)");
+        wanted.write().await.unwrap();
+        let off = read().await.off();
+        assert_eq!(off.when(), "off");
+        off.write().await.unwrap();
+
+        let written = replay.bodies("PUT /schedules/vitals-TrainSchedule-1");
+        let mut every = written[0].clone();
+        let every = every.as_object_mut().unwrap();
+        assert!(every.remove("ClientToken").is_some());
+        let mut expected = held();
+        for name in ["Arn", "CreationDate", "LastModificationDate", "Name"] {
+            expected.as_object_mut().unwrap().remove(name);
+        }
+        for (name, value) in [
+            ("ScheduleExpression", json!("rate(7 days)")),
+            ("StartDate", json!(1_767_571_200)),
+            ("EndDate", json!(1_900_000_000)),
+        ] {
+            expected[name] = value;
+        }
+        expected["Target"]["Input"] = json!("{\"alarm_budget\":0.25,\"since\":\"30d\"}");
+        assert_eq!(Value::Object(every.clone()), expected);
+        assert_eq!(
+            (&written[1]["State"], &written[1]["ScheduleExpression"]),
+            (&json!("DISABLED"), &json!("cron(0 3 ? * MON *)"))
+        );
+        assert_eq!(written[1]["Target"], held()["Target"]);
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_may_not_be_set_says_what_it_needs() {
+        let replay = Replay::start(|asked| {
+            if asked.operation.starts_with("GET") {
+                (200, held())
+            } else {
+                (403, json!({ "__type": "AccessDeniedException", "message": "no" }))
+            }
+        })
+        .await;
+        let schedule = Schedule::at(Service::of_test("scheduler", &replay.endpoint), "s").await.unwrap();
+        let said = schedule.off().write().await.unwrap_err().to_string();
+        assert!(said.contains("scheduler:UpdateSchedule"), "{said}");
+    }
+
+    #[test]
+    fn periods_are_told_in_whole_units() {
+        let told = |seconds| rate(Duration::from_secs(seconds));
+        for (seconds, expected) in [
+            (86_400, "rate(1 day)"),
+            (7 * 86_400, "rate(7 days)"),
+            (43_200, "rate(12 hours)"),
+            (90 * 60, "rate(90 minutes)"),
+            (60, "rate(1 minute)"),
+        ] {
+            assert_eq!(told(seconds).as_deref(), Ok(expected));
+        }
+        assert!(told(59).is_err() && told(90).is_err() && rate(Duration::from_millis(60_500)).is_err());
+    }
+}

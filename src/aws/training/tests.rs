@@ -1,21 +1,17 @@
 //! Trainings against replayed answers.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use chrono::TimeDelta;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::{
     cause::Failure,
     history::{News, STEPS, Story, What},
     job::Watch,
-    schedule::{Schedule, rate},
     *,
 };
-use crate::aws::{replay::Replay, service::Service, stack::WORKFLOW};
+use crate::aws::{replay::Replay, stack::WORKFLOW};
 
 const MACHINE: &str = "arn:aws:states:eu-central-1:123456789012:stateMachine:vitals-training";
 const EXECUTION: &str = "arn:aws:states:eu-central-1:123456789012:execution:vitals-training:vitals-1";
@@ -447,7 +443,11 @@ async fn the_log_of_a_task_says_why_it_failed() {
     let events = [line("ERROR", "no bucket\nhint: make one"), line("INFO", "bye"), "not JSON".to_owned()];
     let events: Vec<Value> = events.iter().map(|message| json!({ "message": message })).collect();
     let replay = Replay::start(move |_| (200, json!({ "events": events }))).await;
-    let said = watch(&replay).last_error("/vitals/tasks", "compact", failure.task().unwrap()).await.unwrap().unwrap();
+    let said = Watch::of_test(&replay.endpoint)
+        .last_error("/vitals/tasks", "compact", failure.task().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     let asked = &replay.bodies("GetLogEvents")[0];
     assert_eq!(
         (&asked["logGroupName"], &asked["logStreamName"]),
@@ -459,112 +459,8 @@ async fn the_log_of_a_task_says_why_it_failed() {
     assert_eq!(failure.hint(standing.status, "train", "deploy"), None);
     // A log that can't be read is told, with the permission.
     let replay = Replay::start(|_| refused("AccessDeniedException", "no")).await;
-    let error = watch(&replay).last_error("g", "compact", task).await.unwrap_err();
+    let error = Watch::of_test(&replay.endpoint).last_error("g", "compact", task).await.unwrap_err();
     assert!(format!("{error:#}").contains("logs:GetLogEvents"), "{error:#}");
-}
-
-fn watch(replay: &Replay) -> Watch {
-    let service = |name| Service::of_test(name, &replay.endpoint);
-    Watch { sagemaker: service("sagemaker"), cloudwatch: service("monitoring"), logs: service("logs") }
-}
-
-#[tokio::test]
-async fn a_job_tells_how_it_stands_and_its_figures() {
-    let xml = "<GetMetricDataResponse xmlns=\"x\"><GetMetricDataResult><MetricDataResults><member><Id>trees</Id><Timestamps/>\
-               <Values><member>120.0</member><member>110.0</member></Values></member></MetricDataResults></GetMetricDataResult></GetMetricDataResponse>";
-    let replay = Replay::start(move |asked| match asked.operation.as_str() {
-        "DescribeTrainingJob" => {
-            let figures = json!([{ "MetricName": "recall", "Value": 0.5, "Timestamp": 1.0 }]);
-            (200, json!({ "SecondaryStatus": "Training", "FinalMetricDataList": figures }))
-        }
-        _ => (200, json!(xml)),
-    })
-    .await;
-    let job = watch(&replay).job("vitals-a").await.unwrap();
-    assert_eq!((job.doing.as_str(), job.figures["recall"]), ("learning", 0.5));
-    assert_eq!(watch(&replay).trees("vitals-a", Utc::now()).await.unwrap(), Some(120.0));
-    assert_eq!(replay.counts()["GetMetricData"], 1);
-    let none = Replay::start(|_| (200, json!("<GetMetricDataResponse><GetMetricDataResult><MetricDataResults/></GetMetricDataResult></GetMetricDataResponse>"))).await;
-    assert_eq!(watch(&none).trees("vitals-a", Utc::now()).await.unwrap(), None);
-}
-
-/// A schedule as `GetSchedule` has it.
-fn held() -> Value {
-    json!({
-        "Arn": "arn:aws:scheduler:x", "CreationDate": 1.5, "LastModificationDate": 2.5, "Name": "vitals-TrainSchedule-1",
-        "GroupName": "default", "Description": "Training", "ScheduleExpression": "cron(0 3 ? * MON *)",
-        "ScheduleExpressionTimezone": "UTC", "State": "ENABLED", "EndDate": 1_900_000_000.5,
-        "FlexibleTimeWindow": { "Mode": "OFF" }, "ActionAfterCompletion": "NONE",
-        "Target": { "Arn": MACHINE, "RoleArn": "arn:aws:iam::1:role/r", "Input": "{\"alarm_budget\":0.25}",
-                    "RetryPolicy": { "MaximumRetryAttempts": 10 } }
-    })
-}
-
-#[tokio::test]
-async fn a_schedule_keeps_all_that_is_not_changed() {
-    let replay = Replay::start(|_| (200, held())).await;
-    let read = || async {
-        Schedule::at(Service::of_test("scheduler", &replay.endpoint), "vitals-TrainSchedule-1").await.unwrap()
-    };
-    let schedule = read().await;
-    assert_eq!((schedule.when().as_str(), schedule.input()), ("cron(0 3 ? * MON *)", json!({ "alarm_budget": 0.25 })));
-    let first = DateTime::from_timestamp(1_767_571_200, 7).unwrap();
-    let input = Map::from_iter([("since".to_owned(), json!("30d"))]);
-    let wanted = schedule.every(&rate(Duration::from_secs(7 * 86_400)).unwrap(), first, &input);
-    assert_eq!(wanted.when(), "rate(7 days)");
-    wanted.write().await.unwrap();
-    let off = read().await.off();
-    assert_eq!(off.when(), "off");
-    off.write().await.unwrap();
-
-    let written = replay.bodies("PUT /schedules/vitals-TrainSchedule-1");
-    let mut every = written[0].clone();
-    let every = every.as_object_mut().unwrap();
-    assert!(every.remove("ClientToken").is_some());
-    let mut expected = held();
-    for name in ["Arn", "CreationDate", "LastModificationDate", "Name"] {
-        expected.as_object_mut().unwrap().remove(name);
-    }
-    for (name, value) in [
-        ("ScheduleExpression", json!("rate(7 days)")),
-        ("StartDate", json!(1_767_571_200)),
-        ("EndDate", json!(1_900_000_000)),
-    ] {
-        expected[name] = value;
-    }
-    expected["Target"]["Input"] = json!("{\"alarm_budget\":0.25,\"since\":\"30d\"}");
-    assert_eq!(Value::Object(every.clone()), expected);
-    assert_eq!(
-        (&written[1]["State"], &written[1]["ScheduleExpression"]),
-        (&json!("DISABLED"), &json!("cron(0 3 ? * MON *)"))
-    );
-    assert_eq!(written[1]["Target"], held()["Target"]);
-}
-
-#[tokio::test]
-async fn a_schedule_that_may_not_be_set_says_what_it_needs() {
-    let replay = Replay::start(|asked| {
-        if asked.operation.starts_with("GET") { (200, held()) } else { refused("AccessDeniedException", "no") }
-    })
-    .await;
-    let schedule = Schedule::at(Service::of_test("scheduler", &replay.endpoint), "s").await.unwrap();
-    let said = schedule.off().write().await.unwrap_err().to_string();
-    assert!(said.contains("scheduler:UpdateSchedule"), "{said}");
-}
-
-#[test]
-fn periods_are_told_in_whole_units() {
-    let told = |seconds| rate(Duration::from_secs(seconds));
-    for (seconds, expected) in [
-        (86_400, "rate(1 day)"),
-        (7 * 86_400, "rate(7 days)"),
-        (43_200, "rate(12 hours)"),
-        (90 * 60, "rate(90 minutes)"),
-        (60, "rate(1 minute)"),
-    ] {
-        assert_eq!(told(seconds).as_deref(), Ok(expected));
-    }
-    assert!(told(59).is_err() && told(90).is_err() && rate(Duration::from_millis(60_500)).is_err());
 }
 
 #[test]
