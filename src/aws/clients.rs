@@ -44,7 +44,7 @@ impl Access {
     }
 
     /// Access by given settings: for tests.
-    pub(super) fn with(config: SdkConfig, region: String) -> Access {
+    pub(crate) fn with(config: SdkConfig, region: String) -> Access {
         let config = config
             .to_builder()
             .region(Region::new(region.clone()))

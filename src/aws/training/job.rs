@@ -57,7 +57,7 @@ impl Watch {
 
     /// Services on a server of a test.
     #[cfg(test)]
-    pub(super) fn of_test(endpoint: &str) -> Watch {
+    pub(crate) fn of_test(endpoint: &str) -> Watch {
         let service = |name| Service::of_test(name, endpoint);
         Watch { sagemaker: service("sagemaker"), cloudwatch: service("monitoring"), logs: service("logs") }
     }

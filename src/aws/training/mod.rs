@@ -70,8 +70,11 @@ impl fmt::Display for Arn {
 impl Arn {
     /// Where AWS's console shows it.
     pub fn console(&self) -> String {
-        let domain =
-            if self.text.starts_with("arn:aws-cn:") { "console.amazonaws.cn" } else { "console.aws.amazon.com" };
+        let domain = match self.text.split(':').nth(1) {
+            Some("aws-cn") => "console.amazonaws.cn",
+            Some("aws-us-gov") => "console.amazonaws-us-gov.com",
+            _ => "console.aws.amazon.com",
+        };
         let region = &self.region;
         format!("https://{region}.{domain}/states/home?region={region}#/v2/executions/details/{self}")
     }

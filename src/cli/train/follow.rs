@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// How long between two questions for news.
-const PAUSE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(3) };
 
 /// How long after a question that got no answer, and how often in a row that is borne: each question is a minute of tries.
-const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(15) };
 const UNANSWERED: u32 = 20;
 
 /// How often it is said, where there is no terminal, that it still goes on.
@@ -261,4 +261,80 @@ pub fn clock(time: TimeDelta) -> String {
     let seconds = time.num_seconds().max(0);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::aws::{clients::Access, replay::Replay};
+
+    const EXECUTION: &str = "arn:aws:states:eu-central-1:123456789012:execution:vitals-training:vitals-1";
+
+    fn standing(status: &str) -> (u16, Value) {
+        (200, json!({ "executionArn": EXECUTION, "stateMachineArn": "m", "status": status, "startDate": 1.0 }))
+    }
+
+    fn busy() -> (u16, Value) {
+        (400, json!({ "__type": "InternalFailure", "message": "busy" }))
+    }
+
+    /// Follows an execution of which this is said; gives how that ended, and how often it was asked how it stands.
+    async fn followed(
+        said: impl Fn(usize) -> (u16, Value) + Send + Sync + 'static,
+        interrupted: bool,
+    ) -> (Result<Followed, CallFailed>, usize) {
+        let replay = Replay::start(move |asked| match asked.operation.as_str() {
+            "DescribeExecution" => said(asked.n),
+            _ => (200, json!({ "events": [] })),
+        })
+        .await;
+        let access = Access::with(replay.config(), "eu-central-1".to_owned());
+        let mut execution = Execution::new(&access, EXECUTION.parse().unwrap());
+        let (_sender, mut interrupt) = tokio::sync::watch::channel(interrupted);
+        let ended = follow(&mut execution, &Watch::of_test(&replay.endpoint), &mut interrupt).await;
+        (ended, replay.bodies("DescribeExecution").len())
+    }
+
+    #[tokio::test]
+    async fn questions_without_an_answer_are_borne_for_a_while() {
+        let (ended, asked) = followed(
+            |n| match n {
+                0 | 1 | 3 => busy(),
+                2 => standing("RUNNING"),
+                _ => standing("SUCCEEDED"),
+            },
+            false,
+        )
+        .await;
+        assert!(matches!(ended, Ok(Followed::Ended(ended, None)) if ended.status == Status::Succeeded));
+        assert_eq!(asked, 5);
+        // Once it was told, the count begins anew.
+        let limit = UNANSWERED as usize;
+        let (ended, asked) = followed(move |n| if n == limit { standing("RUNNING") } else { busy() }, false).await;
+        assert_eq!((ended.map(|_| ()).unwrap_err().code.as_deref(), asked), (Some("InternalFailure"), 2 * limit + 2));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_pass_is_told_at_once() {
+        let gone = || (400, json!({ "__type": "ExecutionDoesNotExist", "message": "no" }));
+        let (ended, asked) = followed(move |_| gone(), false).await;
+        assert!(ended.map(|_| ()).unwrap_err().is("ExecutionDoesNotExist"));
+        assert_eq!(asked, 1);
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_leaves_it() {
+        let (ended, _) = followed(|_| standing("RUNNING"), true).await;
+        assert!(matches!(ended, Ok(Followed::Left)));
+    }
+
+    #[test]
+    fn times_and_figures_are_read_by_people() {
+        assert_eq!(clock(TimeDelta::seconds(59)), "0:59");
+        assert_eq!(clock(TimeDelta::seconds(3_661)), "1:01:01");
+        assert_eq!(clock(TimeDelta::seconds(-5)), "0:00");
+        assert_eq!([figure(3_999_871.0), figure(0.53412)], ["3,999,871".to_owned(), "0.534".to_owned()]);
+    }
 }
