@@ -294,7 +294,7 @@ fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
 /// When no broker answers, or a file can't be written.
 pub async fn run(args: SimulateArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
     // Elsewhere than in the command line, a broker is a setting for all that is done in a shell.
-    if args.to.is_some() && origins.is_given("broker") {
+    if args.to.is_some() && origins.is_flag("broker") {
         return Err(Exit::usage("`--broker` and `--to` name two places to send to\nhint: leave one out"));
     }
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);

@@ -3,7 +3,7 @@
 moto's CloudFormation makes every resource whatever its condition, gives no outputs to a stack that was made by a change
 set, and has neither MSK's brokers nor topic rule destinations. So the life of a stack is played here, after the shapes of
 CloudFormation's API model: the template is evaluated for its parameters, what changes follows from what differs, and what
-happens comes as events, resource by resource. Of what the resources are only buckets and Glue's tables come to be, in moto: that
+happens comes as events, resource by resource. Of what the resources are only buckets, schedules and Glue's tables come to be, in moto: that
 CloudFormation would make the others is not shown by this. All other calls (identity, zones, roles, S3, things) go to moto.
 
     cloud = Cloud(lab, moto)                   its `endpoint` is for AWS_ENDPOINT_URL
@@ -61,6 +61,9 @@ class Deployed(Resolver):
         resource = self.template["Resources"].get(name, {})
         if resource.get("Type") == "AWS::Glue::Database":
             return self.value(resource["Properties"]["DatabaseInput"]["Name"])
+        if resource.get("Type") == "AWS::StepFunctions::StateMachine":
+            machine = self.value(resource["Properties"]["StateMachineName"])
+            return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{machine}"
         return physical(self.parameters["AWS::StackName"], name) if found == f"<{name}>" else found
 
     def attribute(self, resource, name):
@@ -401,7 +404,7 @@ class Cloud:
     def apply(self, stack, found, verb: str, token: str) -> None:
         with self.lock:
             # CloudFormation goes by what depends on what.
-            made = ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::Glue::Table")
+            made = ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::Glue::Table", "AWS::Scheduler::Schedule")
             added = [c for c in found["changes"] if c["Action"] == "Add" and c["ResourceType"] in made]
             for change in sorted(added, key=lambda change: made.index(change["ResourceType"])):
                 self.make(stack.name, change["LogicalResourceId"], found["resources"][change["LogicalResourceId"]])
@@ -427,14 +430,19 @@ class Cloud:
             stack.of_stack(f"{verb}_COMPLETE", token=token)
 
     def make(self, stack: str, name: str, resource: dict) -> None:
-        """Makes what moto has: buckets, databases and tables."""
+        """Makes what moto has: buckets, databases, tables and schedules."""
         kind, properties = resource["Type"], resource["Properties"]
+        signed = lambda service: s3.SIGNED["Authorization"].replace("/s3/", f"/{service}/")
+        if kind == "AWS::Scheduler::Schedule":
+            headers = {"Authorization": signed("scheduler"), "Content-Type": "application/json"}
+            status, _, answer = self.forward("POST", f"/schedules/{physical(stack, name)}", headers, json.dumps(properties).encode())
+            assert status == 200 or b"Conflict" in answer, f"{name}: {answer!r}"
         if kind == "AWS::S3::Bucket":
             self.forward("PUT", f"/{physical(stack, name)}", s3.SIGNED, b"")
         if kind in ("AWS::Glue::Database", "AWS::Glue::Table"):
             what = kind.rsplit("::", 1)[1]
             asked = {"DatabaseInput": properties.get("DatabaseInput"), "DatabaseName": properties.get("DatabaseName"), "TableInput": properties.get("TableInput")}
-            headers = {"Authorization": s3.SIGNED["Authorization"].replace("/s3/", "/glue/"), "X-Amz-Target": f"AWSGlue.Create{what}", "Content-Type": "application/x-amz-json-1.1"}
+            headers = {"Authorization": signed("glue"), "X-Amz-Target": f"AWSGlue.Create{what}", "Content-Type": "application/x-amz-json-1.1"}
             status, _, answer = self.forward("POST", "/", headers, json.dumps({k: v for k, v in asked.items() if v}).encode())
             assert status == 200 or b"AlreadyExists" in answer, f"{name}: {answer!r}"
 

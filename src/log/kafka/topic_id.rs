@@ -1,15 +1,18 @@
 //! The id that brokers give a topic when it is made. A topic that is deleted and made anew under its name has another.
 
-use std::{ffi::CString, ptr::null};
+use std::{ffi::CString, ptr::null_mut, time::Duration};
 
 use rdkafka::{
-    bindings::{self, rd_kafka_TopicDescription_t, rd_kafka_event_t},
+    bindings::{self, rd_kafka_TopicDescription_t, rd_kafka_admin_op_t, rd_kafka_event_t},
     client::Client,
     error::RDKafkaErrorCode as Code,
 };
 
-use super::{context::Context, topic::ANSWER};
+use super::context::Context;
 use crate::log::LogId;
+
+/// How long one broker may take to answer: there may be another one that does, and slices wait.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// What brokers say of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,27 +23,34 @@ pub(super) enum Described {
     NoId,
 }
 
-/// Asks for the id of a topic.
+/// Asks a broker that answers for the id of a topic.
 ///
 /// # Errors
-/// Where no broker answers in [`ANSWER`], or it says that something is wrong.
+/// Where no broker answers in twice [`ANSWER`], or it says that something is wrong.
 pub(super) fn describe(client: &Client<Context>, topic: &str) -> anyhow::Result<Described> {
     let name = CString::new(topic)?;
     let mut names = [name.as_ptr()];
-    // SAFETY: the client outlives the call; librdkafka copies the names, and with null as options takes its own; queue,
-    // collection and event are destroyed here, once each, and nothing of them is kept.
+    // Left to itself, librdkafka asks the controller, which a cluster may be without while records are read.
+    let broker = client.fetch_metadata(Some(topic), ANSWER)?.orig_broker_id();
+    let answer_ms = i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call; librdkafka copies names and options; queue, collection, options and event are
+    // destroyed here, once each, and nothing of them is kept. An option that is refused keeps its default.
     unsafe {
         let rk = client.native_ptr();
+        let options = bindings::rd_kafka_AdminOptions_new(rk, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        bindings::rd_kafka_AdminOptions_set_request_timeout(options, answer_ms, null_mut(), 0);
+        bindings::rd_kafka_AdminOptions_set_broker(options, broker, null_mut(), 0);
         let queue = bindings::rd_kafka_queue_new(rk);
         let topics = bindings::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr().cast(), names.len());
-        bindings::rd_kafka_DescribeTopics(rk, topics, null(), queue);
-        let event = bindings::rd_kafka_queue_poll(queue, i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX));
+        bindings::rd_kafka_DescribeTopics(rk, topics, options, queue);
+        let event = bindings::rd_kafka_queue_poll(queue, answer_ms);
         let described = answer(event, topic);
         if !event.is_null() {
             bindings::rd_kafka_event_destroy(event);
         }
         bindings::rd_kafka_TopicCollection_destroy(topics);
         bindings::rd_kafka_queue_destroy(queue);
+        bindings::rd_kafka_AdminOptions_destroy(options);
         described
     }
 }
