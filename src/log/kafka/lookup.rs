@@ -35,6 +35,18 @@ impl KafkaLookup {
         KafkaLookup { topic: topic.to_owned(), prober: Arc::new(Mutex::new(prober)), id: tokio::sync::Mutex::default() }
     }
 
+    /// Lets librdkafka call back, where no question does: a client that is not polled gets no new token, and goes on showing
+    /// one that has expired.
+    pub(super) fn tend(&self) {
+        let prober = Arc::clone(&self.prober);
+        // Getting a token may take a while.
+        tokio::task::spawn_blocking(move || {
+            if let Ok(prober) = prober.try_lock() {
+                call_back(&prober);
+            }
+        });
+    }
+
     /// Asks on a thread that may wait.
     async fn ask<T: Send + 'static>(
         &self,
@@ -44,10 +56,7 @@ impl KafkaLookup {
         let asked = tokio::task::spawn_blocking(move || {
             // A question that panicked has left nothing half done.
             let prober = prober.lock().unwrap_or_else(PoisonError::into_inner);
-            // Between questions nobody polls: this is where a token is renewed.
-            if let Some(Err(e)) = prober.poll(Duration::ZERO) {
-                tracing::debug!("kafka: {e}");
-            }
+            call_back(&prober);
             ask(&prober, &topic)
         });
         asked.await?
@@ -102,6 +111,12 @@ impl Lookup for KafkaLookup {
 
     async fn stamped_at(&self, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
         self.ask(move |prober, topic| stamped_at(prober, topic, partition, offset)).await
+    }
+}
+
+fn call_back(prober: &BaseConsumer<Context>) {
+    if let Some(Err(e)) = prober.poll(Duration::ZERO) {
+        tracing::debug!("kafka: {e}");
     }
 }
 

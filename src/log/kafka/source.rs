@@ -158,6 +158,7 @@ impl KafkaSource {
         }
         if self.committed.elapsed() >= COMMIT {
             self.commit();
+            self.lookup.tend();
         }
         Ok(())
     }
