@@ -23,7 +23,10 @@ const PARTITIONS: i32 = 4;
 fn cluster() -> (Mock, Settings) {
     let mock = MockCluster::new(3).unwrap();
     mock.create_topic(TOPIC, PARTITIONS, 3).unwrap();
-    let settings = Settings::plaintext(&mock.bootstrap_servers());
+    let mut settings = Settings::plaintext(&mock.bootstrap_servers());
+    // A mock group that has members waits for a whole session until it takes another one.
+    let short = [("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
+    settings.properties.extend(short.map(|(key, value)| (key.to_owned(), value.to_owned())));
     (mock, settings)
 }
 
