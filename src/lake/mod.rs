@@ -25,6 +25,7 @@ pub mod compact;
 pub mod encoding;
 pub mod epoch;
 pub mod import;
+pub mod job;
 pub mod landing;
 pub mod layout;
 pub mod merge;

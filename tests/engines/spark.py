@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -39,3 +40,66 @@ def install() -> dict:
             run([*pip, PYSPARK], f"installing {PYSPARK}")
     home = next((folder / "lib").glob("python*/site-packages/pyspark"))
     return {"home": home, "python": folder / "bin" / "python", "java": java}
+
+
+# Up sooner than with Java's own settings, and small: several of them run on one machine.
+QUICK = {
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "2",
+}
+JOBS = Path(__file__).resolve().parents[2] / "templates" / "spark"
+
+
+def start(lab, master: str = "local[2,4]") -> "Spark":
+    """Spark in a lab: by default two tasks at a time, each of which is tried up to four times."""
+    return Spark(lab, master)
+
+
+class Spark:
+    """Submits the jobs of `templates/spark`, with the program sent along."""
+
+    def __init__(self, lab, master: str):
+        self.lab, self.master, self.has = lab, master, lab.engine("spark")
+
+    def submit(self, script, *arguments, env: dict = {}, master: str = "", files=(), **settings):
+        """Starts a job. Its standard output is a file of its own; settings are Spark's, with `_` for `.`."""
+        folder = self.lab.folder / "spark"
+        folder.mkdir(exist_ok=True)
+        # By another name than it has here, if need be: jobs look for `vitals`.
+        program = folder / "vitals"
+        if not program.exists():
+            os.link(self.lab.program, program) if same_device(self.lab.program, folder) else shutil.copy(self.lab.program, program)
+        conf = {**QUICK, "spark.local.dir": str(folder), "spark.sql.warehouse.dir": str(folder / "warehouse"),
+                **{name.replace("_", "."): str(value) for name, value in settings.items()}}
+        script = JOBS / script if isinstance(script, str) else script
+        python_files = [JOBS / "vitals_program.py", *files]
+        argv = [
+            self.has["home"] / "bin" / "spark-submit", "--master", master or self.master, "--driver-memory", "1g",
+            "--files", program, "--py-files", ",".join(map(str, python_files)),
+            *(part for name, value in conf.items() for part in ("--conf", f"{name}={value}")),
+            script, *arguments,
+        ]
+        python = str(self.has["python"])
+        own = {"JAVA_HOME": str(self.has["java"]), "SPARK_HOME": str(self.has["home"]), "SPARK_LOCAL_IP": "127.0.0.1",
+               "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "PYTHONDONTWRITEBYTECODE": "1"}
+        name = Path(script).stem
+        return self.lab.start(f"spark-{name}", argv, own_output=True, env={**os.environ, **own, **env})
+
+    def run(self, script, *arguments, ok: int = 0, **options) -> list:
+        """Runs a job to its end, and gives the JSON that it has said, line by line."""
+        return finished(self.submit(script, *arguments, **options), ok)
+
+
+def finished(job, ok: int = 0) -> list:
+    """Waits for the end of a job, and gives the JSON that it has said."""
+    code = job.ended(600)
+    if code != ok:
+        raise RuntimeError(f"{job.name} ended with {code}: {job.text()[-6000:]}")
+    return [json.loads(line) for line in job.out.read_text().splitlines() if line.startswith(("{", "["))]
+
+
+def same_device(file: Path, folder: Path) -> bool:
+    return os.stat(file).st_dev == os.stat(folder).st_dev

@@ -23,13 +23,16 @@ pub async fn plan(store: &Store, lookup: &dyn Lookup, chain: &str, partitions: i
         let head = stored_to(store, chain, partition).await?;
         let bounds = lookup.bounds(partition).await?;
         if let Some(next) = head.filter(|&next| next > bounds.end) {
-            return Err(anyhow::Error::new(Stop::AnotherLog { next }).context(format!("`{chain}` partition {partition}")));
+            return Err(
+                anyhow::Error::new(Stop::AnotherLog { next }).context(format!("`{chain}` partition {partition}"))
+            );
         }
         anyhow::Ok((partition, head.unwrap_or(bounds.start), bounds.end))
     };
     let all: Vec<_> = futures::stream::iter(0..partitions).map(asked).buffered(AT_A_TIME).try_collect().await?;
     let ranges = all.into_iter().filter(|(_, first, until)| first < until);
-    let ranges: Vec<_> =
-        ranges.map(|(partition, first, until)| json!({"partition": partition, "first": first, "until": until})).collect();
+    let ranges: Vec<_> = ranges
+        .map(|(partition, first, until)| json!({"partition": partition, "first": first, "until": until}))
+        .collect();
     Ok(json!({"schema_version": 1, "chain": chain, "partitions": partitions, "ranges": ranges}).to_string())
 }
