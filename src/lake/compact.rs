@@ -110,9 +110,10 @@ fn may_close_to(scored_to: i64, files: &[(SliceFile, Footer, Option<i64>)]) -> i
 async fn pieces(store: &Store, view: &View) -> Result<Vec<Piece>, StoreError> {
     let mut pieces: BTreeMap<(String, i32), Piece> = BTreeMap::new();
     // In the order of the files, many under way: a fleet has thousands of them.
-    let metadata = |file| async move { Ok((file, store.parquet_metadata(&file.key).await?)) };
-    let mut footers = futures::stream::iter(view.landing.iter().map(metadata)).buffered(FOOTERS);
-    while let Some((file, metadata)) = footers.try_next().await? {
+    let metadata =
+        |file: SliceFile| async move { Ok::<_, StoreError>((store.parquet_metadata(&file.key).await?, file)) };
+    let mut footers = futures::stream::iter(view.landing.iter().cloned().map(metadata)).buffered(FOOTERS);
+    while let Some((metadata, file)) = footers.try_next().await? {
         let damaged = |what| StoreError::Damaged { key: file.key.clone(), what };
         let footer = Footer::read(metadata.file_metadata()).map_err(damaged)?;
         if footer.next <= view.state.cut(&file.chain, file.partition).offset {

@@ -151,7 +151,7 @@ async fn sample() -> Arc<InMemory> {
     land(&store, "c", next, &[again(1, 27, 300.0), again(2, 28, 71.5), good("c", at(30), 310.0)]).await;
     land(&store, "d", 0, &[again(2, 3, 71.0), good("d", at(4), 65.0), good("d", at(40), 66.0)]).await;
     let model = load_model(&store, "builtin").await.unwrap();
-    score_lake(&store, &model, ScoreOptions::default(), |_, _| ()).await.unwrap();
+    score_lake(&store, &model, ScoreOptions::default(), |_| ()).await.unwrap();
     objects
 }
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use super::{super::tell, DeployArgs};
 use crate::{
     aws::{
-        image::Program,
         spark::{self, FOLDER},
         stack::Described,
     },
