@@ -19,7 +19,9 @@ HOUR_MS = 3_600_000
 # All that there is of a reading; a record is known by its own number.
 READINGS = "SELECT * FROM readings ORDER BY device_id, ts, seq, arrived_at"
 OUTLIERS = "SELECT * FROM outliers ORDER BY device_id, ts, seq, arrived_at"
-DEAD = 'SELECT * FROM dead_letters ORDER BY chain, "partition", "offset", item'
+# But for `first`: where files end is nobody's promise.
+DEAD = '''SELECT device_id, arrived_at, reason, payload, chain, "partition", "offset", item, dt FROM dead_letters
+          ORDER BY chain, "partition", "offset", item'''
 
 
 def shown(lab, lake):
