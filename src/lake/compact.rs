@@ -61,14 +61,12 @@ pub async fn compact(
     options: CompactOptions,
     mut told: impl FnMut(&Closed),
 ) -> Result<Vec<Closed>, StoreError> {
-    let today = Day::of(options.now_ms);
-    let last = if options.running_day { today } else { today.previous() };
     let mut closed = Vec::new();
     let mut races = 0;
     loop {
         let view = View::open(store).await?;
-        let Some((day, takes)) = work(store, &view, last).await? else { return Ok(closed) };
-        match close_day(store, view, &takes, day, today).await? {
+        let Some(work) = work(store, &view, options).await? else { return Ok(closed) };
+        match close_day(store, view, work).await? {
             Some(one) => {
                 told(&one);
                 closed.push(one);
@@ -79,15 +77,30 @@ pub async fn compact(
     }
 }
 
-/// The next day to close, up to `last`, and what of each partition goes into it.
-pub(super) async fn work(store: &Store, view: &View, last: Day) -> Result<Option<(Day, Vec<Take>)>, StoreError> {
+/// The next day to close, and what goes into it.
+pub(super) struct Work {
+    pub day: Day,
+    /// Whether it has not ended yet.
+    pub early: bool,
+    pub takes: Vec<Take>,
+}
+
+/// What is to be done next, if anything.
+pub(super) async fn work(store: &Store, view: &View, options: CompactOptions) -> Result<Option<Work>, StoreError> {
+    let today = Day::of(options.now_ms);
+    let last = if options.running_day { today } else { today.previous() };
     let pieces = pieces(store, view).await?;
     let Some(day) = next_day(&view.state, &pieces, last) else { return Ok(None) };
     let mut takes = Vec::with_capacity(pieces.len());
     for piece in &pieces {
         takes.push(take(store, &view.state, piece, day).await?);
     }
-    Ok(Some((day, takes)))
+    let early = day >= today;
+    // Of a file that holds the cut, what is left may have arrived after the running day, by a clock that is ahead: then
+    // closing that day once more would change nothing, again and again.
+    let is_closed = view.state.upto == Some(day) && view.state.early == early;
+    let is_empty = takes.iter().all(|take| take.offsets.from == take.offsets.to);
+    Ok((!(is_closed && is_empty)).then_some(Work { day, early, takes }))
 }
 
 /// The unclosed end of one partition: its files from the one that holds the cut, oldest first.
@@ -217,25 +230,19 @@ async fn boundary(store: &Store, file: &SliceFile, day: Day) -> Result<Option<i6
 }
 
 /// Writes the runs of `day` and puts them in force; `None` where another state came first.
-async fn close_day(
-    store: &Store,
-    view: View,
-    takes: &[Take],
-    day: Day,
-    today: Day,
-) -> Result<Option<Closed>, StoreError> {
+async fn close_day(store: &Store, view: View, work: Work) -> Result<Option<Closed>, StoreError> {
+    let Work { day, early, takes } = work;
     let name = run::new_name(super::now_ms());
     let landed = takes.iter().flat_map(|t| t.files.iter().map(|f| (f.clone(), t.offsets))).collect::<Vec<_>>();
 
     let inputs = landed.iter().map(|(file, offsets)| landing_rows(store, file, *offsets, Rows::Readings)).collect();
     let merged = merge_readings(store, &view.state, day, &name, inputs).await?;
-    let outliers = merge_outliers(store, &view, day, &name, takes, &merged.dropped_origins).await?;
+    let outliers = merge_outliers(store, &view, day, &name, &takes, &merged.dropped_origins).await?;
     let dead_letters = append_dead_letters(store, &view.state, day, &name, &landed).await?;
-    let scored_by = scored_by(store, &view, day, takes).await?;
+    let scored_by = scored_by(store, &view, day, &takes).await?;
     let runs = DayRuns { readings: merged.run, outliers, dead_letters, scored_by };
     let cuts = takes.iter().map(|taken| (taken.chain.clone(), taken.partition, taken.cut));
-    put_in_force(store, view.state, Ending { day, early: day >= today, cuts, runs, sent_twice: merged.sent_twice })
-        .await
+    put_in_force(store, view.state, Ending { day, early, cuts, runs, sent_twice: merged.sent_twice }).await
 }
 
 /// A day that is to be closed.

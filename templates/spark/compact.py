@@ -190,7 +190,8 @@ def main():
     parser.add_argument("--part-bytes", type=int, default=256 << 20, metavar="N", help="the size of a closed day's files")
     parser.add_argument("--vitals", metavar="PATH", help="the program, where it is on every machine and not sent along")
     args = parser.parse_args()
-    if not args.work:
+    own_work = not args.work
+    if own_work:
         if not args.sample:
             parser.error("--work or --sample is needed")
         args.work = f"{args.sample.rstrip('/')}-work"
@@ -200,6 +201,8 @@ def main():
         setattr(args, name, place if not place or "://" in place else os.path.abspath(place))
     job = Job(SparkSession.builder.appName("vitals-compact").getOrCreate(), args)
     job.close_days()
+    if own_work:
+        remove(job.spark, url(args.work, ""))
     if args.sample:
         job.sample()
     job.spark.stop()

@@ -91,7 +91,7 @@ async fn take(
     for file in view.landing.iter().filter(mine) {
         let footer = landing::footer(store, &file.key).await?;
         (end, holds) = (footer.next, file.first);
-        let has_rows = footer.next > *from && footer.readings + footer.dead > 0;
+        let has_rows = to > from && footer.next > *from && footer.readings + footer.dead > 0;
         match (has_rows, planned.contains(file.key.as_ref())) {
             (true, false) => return Ok(Err(format!("its plan takes {of} and leaves out `{}`", file.key))),
             (true, true) => files.push(file.clone()),

@@ -2,7 +2,7 @@
 
 use super::{Input, Kind, Plan, SCHEMA_VERSION, Taken};
 use crate::lake::{
-    compact::{self, CompactOptions, Take},
+    compact::{self, CompactOptions, Take, Work},
     landing::SliceFile,
     layout::{self, Day, Table},
     run,
@@ -14,15 +14,13 @@ use crate::lake::{
 
 /// The next day that can be closed; `None` where there is none.
 pub async fn plan(store: &Store, options: CompactOptions) -> Result<Option<Plan>, StoreError> {
-    let today = Day::of(options.now_ms);
-    let last = if options.running_day { today } else { today.previous() };
     let view = View::open(store).await?;
-    let Some((day, takes)) = compact::work(store, &view, last).await? else { return Ok(None) };
+    let Some(Work { day, early, takes }) = compact::work(store, &view, options).await? else { return Ok(None) };
     Ok(Some(Plan {
         schema_version: SCHEMA_VERSION,
         state: view.state.n,
         day,
-        early: day >= today,
+        early,
         run: run::new_name(crate::lake::now_ms()),
         scored_by: compact::scored_by(store, &view, day, &takes).await?,
         before: view.state.days.get(&day.previous()).and_then(|runs| runs.readings.clone()),
