@@ -64,6 +64,30 @@ class Spark:
     def __init__(self, lab, master: str):
         self.lab, self.master, self.has = lab, master, lab.engine("spark")
 
+    def cluster(self, workers: int) -> str:
+        """Starts a cluster, and gives its address. Each worker has an address of its own: no task runs twice on a machine."""
+        port, folder = self.lab.free_port(), self.lab.folder / "spark-work"
+        master = self.serve("master", "127.0.0.1", "master.Master", "--port", port)
+        self.lab.wait_for_port(port, master)
+        address = f"spark://127.0.0.1:{port}"
+        for number in range(workers):
+            host = f"127.0.0.{number + 2}"
+            worker = self.serve("worker", host, "worker.Worker", "--cores", 1, "--memory", "1g", "-d", folder / host, address)
+            self.lab.wait_until(lambda: "Successfully registered" in worker.text(), "the worker is in the cluster", alive=worker)
+        return address
+
+    def serve(self, name, host, what, *arguments):
+        """Starts a server of a cluster."""
+        argv = [self.has["home"] / "bin" / "spark-class", f"org.apache.spark.deploy.{what}", "--host", host]
+        argv += ["--webui-port", self.lab.free_port(), *arguments]
+        own = {**self.environment(), "SPARK_LOCAL_IP": host, "SPARK_NO_DAEMONIZE": "1"}
+        return self.lab.start(f"spark-{name}", argv, env={**os.environ, **own})
+
+    def environment(self) -> dict:
+        python = str(self.has["python"])
+        return {"JAVA_HOME": str(self.has["java"]), "SPARK_HOME": str(self.has["home"]), "SPARK_LOCAL_IP": "127.0.0.1",
+                "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "PYTHONDONTWRITEBYTECODE": "1"}
+
     def submit(self, script, *arguments, env: dict = {}, master: str = "", files=(), **settings):
         """Starts a job. Its standard output is a file of its own; settings are Spark's, with `_` for `.`."""
         folder = self.lab.folder / "spark"
@@ -82,11 +106,8 @@ class Spark:
             *(part for name, value in conf.items() for part in ("--conf", f"{name}={value}")),
             script, *arguments,
         ]
-        python = str(self.has["python"])
-        own = {"JAVA_HOME": str(self.has["java"]), "SPARK_HOME": str(self.has["home"]), "SPARK_LOCAL_IP": "127.0.0.1",
-               "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "PYTHONDONTWRITEBYTECODE": "1"}
         name = Path(script).stem
-        return self.lab.start(f"spark-{name}", argv, own_output=True, env={**os.environ, **own, **env})
+        return self.lab.start(f"spark-{name}", argv, own_output=True, env={**os.environ, **self.environment(), **env})
 
     def run(self, script, *arguments, ok: int = 0, **options) -> list:
         """Runs a job to its end, and gives the JSON that it has said, line by line."""

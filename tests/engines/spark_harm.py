@@ -26,7 +26,7 @@ class Harmed(compact.Job):
         elif HARM == "a row is there twice":
             rows = rows.unionByName(one)
         elif HARM == "a value is another":
-            rows = rows.withColumn("spo2", f.when(f.col("spo2") == 96, 96.5).otherwise(f.col("spo2")))
+            rows = rows.withColumn("spo2", f.when(f.col("seq") == 7, 96.5).otherwise(f.col("spo2")))
         elif HARM == "rows are not sorted":
             order = ["arrived_at"]
         elif HARM == "a type is another":
