@@ -244,7 +244,8 @@ pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
     let options = CompactOptions { now_ms: now_ms(), running_day: args.now };
     if args.plan {
         let plan = job::plan::plan(&store, options).await?;
-        let nothing = || serde_json::json!({ "schema_version": job::SCHEMA_VERSION, "day": null });
+        let state = State::load(&store).await?.n;
+        let nothing = || serde_json::json!({ "schema_version": job::SCHEMA_VERSION, "state": state, "day": null });
         let json = plan.map_or_else(|| Ok(nothing()), serde_json::to_value)?;
         super::say(&json.to_string())?;
         return Ok(ExitCode::SUCCESS);

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import re
+import uuid
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
@@ -38,6 +39,8 @@ SETTINGS = {
 }
 # A day that somebody else closes first is planned anew, so often.
 RACES = 20
+# So many samples are put together at a time: each is in memory but for what others leave of it.
+TOGETHER = 16
 # Files are counted by at most so many tasks.
 COUNTERS = 1000
 
@@ -144,21 +147,47 @@ class Job:
         return done["committed"]
 
     def close_days(self):
+        """Closes what can be closed, and gives the number of the lake's state then."""
         races = 0
         while races < RACES:
             plan = json.loads(self.vitals("compact", "--plan", *(["--now"] if self.args.now else [])))
             if plan["day"] is None:
-                return
+                return plan["state"]
             try:
                 races += not self.close(plan)
             finally:
                 remove(self.spark, url(self.args.work, plan["run"]))
         raise RuntimeError("the lake changes too often")
 
-    def sample(self):
-        """Writes what a training learns from."""
+    def sample(self, state):
+        """Writes what a training learns from: each task takes some files, then samples are put together."""
         span = [f"--{name}={value}" for name in ("since", "until") if (value := getattr(self.args, name))]
-        print(self.vitals("train", "--prepare", self.args.sample, *span), end="", flush=True)
+        prepare = ("train", "--lake", self.args.lake, "--state", str(state), *span, "--prepare")
+        program, work = self.program, f"{self.args.work}/sample-{uuid.uuid4().hex}"
+        shares = int(self.spark.conf.get("spark.sql.shuffle.partitions"))
+
+        def prepared(task):
+            place, more = task
+            program.run(*prepare, place, *more)
+            return place
+
+        tasks = [(f"{work}/0-{n}", ("--share", f"{n}/{shares}")) for n in range(1, shares + 1)]
+        level = 0
+        try:
+            while True:
+                places = self.spark.sparkContext.parallelize(tasks, len(tasks)).map(prepared).collect()
+                if len(places) <= TOGETHER:
+                    break
+                level += 1
+                groups = [places[n:n + TOGETHER] for n in range(0, len(places), TOGETHER)]
+                tasks = [(f"{work}/{level}-{n}", merged(group)) for n, group in enumerate(groups)]
+            print(json.dumps({"sample": program.run(*prepare, self.args.sample, *merged(places)).strip()}), flush=True)
+        finally:
+            remove(self.spark, url(work, ""))
+
+
+def merged(places):
+    return [part for place in places for part in ("--merge", place)]
 
 
 def both(first, second):
@@ -200,11 +229,11 @@ def main():
         # Tasks run in other folders.
         setattr(args, name, place if not place or "://" in place else os.path.abspath(place))
     job = Job(SparkSession.builder.appName("vitals-compact").getOrCreate(), args)
-    job.close_days()
+    state = job.close_days()
+    if args.sample:
+        job.sample(state)
     if own_work:
         remove(job.spark, url(args.work, ""))
-    if args.sample:
-        job.sample()
     job.spark.stop()
 
 
