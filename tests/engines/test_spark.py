@@ -215,6 +215,7 @@ def spark_compact(lab):
     lab.vitals("compact", "--lake", theirs)
     lab.vitals("train", "--prepare", lab.folder / "their-sample", "--lake", theirs)
     said = spark.run("compact.py", "--lake", lake, "--sample", lab.folder / "sample", "--since", "1970-01-01")
+    equal(said.pop(), {"sample": str(lab.folder / "sample")}, "what the job says last")
     equal([one["committed"] for one in said], [True] * 3, "days that the job has closed")
     check(sum(one["sent_twice"] for one in said) > 10, f"readings were sent twice: {said}")
     same(shown(lab, lake), shown(lab, theirs), "after the job")
