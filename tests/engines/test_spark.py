@@ -234,6 +234,38 @@ def spark_compact(lab):
     equal(content(lab, twice)["runs"], content(lab, theirs)["runs"], "what the closed days have after two jobs")
 
 
+@test("spark", "kafka", "confluent", slow=True, limit_s=900)
+def spark_compact_killed(lab):
+    """Programs and Spark's workers killed while they make days, then the whole job: the days are those of `vitals compact`."""
+    kafka, spark = lab.start_engine("kafka"), lab.start_engine("spark")
+    lake = lab.folder / "lake"
+    past(lab, kafka, "killed", lake, days=2)
+    theirs = copied(lab, lake, "by-compact")
+    lab.vitals("compact", "--lake", theirs)
+    compact = ("compact.py", "--lake", lake, "--work", lab.folder / "work")
+
+    def kill(job, *words):
+        pids = lab.wait_until(lambda: children(lab, *words), f"there is a process of {words}", every_s=0.005, alive=job)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    # All of it, before anything is in force.
+    job = spark.submit(*compact)
+    lab.wait_until(lambda: children(lab, "compact", "--task"), "a task is at it", every_s=0.005, alive=job)
+    job.kill()
+    lab.wait_until(lambda: not children(lab, "pyspark") and not children(lab, "compact", "--task"), "nothing outlives the job")
+    equal([path.name for path in (lake / "state").glob("*2.json")], [], "states of a job that was killed")
+    job = spark.submit(*compact)
+    kill(job, "compact", "--task")
+    kill(job, "pyspark.daemon")
+    kill(job, "compact", "--task")
+    days = [one["day"] for one in finished(job) if one["committed"]]
+    equal(len(days), 2, "days that the job has closed")
+    check(re.search(r"Lost task|ended with -9", job.text()), "Spark says that a task was lost")
+    equal(content(lab, lake), content(lab, theirs), "what the closed days have")
+
+
 @test("spark", "kafka", "confluent", slow=True, limit_s=1800)
 def spark_compact_harmed(lab):
     """A job that sorts badly is refused, whatever is wrong, and the lake is what it was; then a good one closes the day."""
