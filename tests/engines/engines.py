@@ -100,6 +100,7 @@ ENGINES = {
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),
     "spark": Engine(spark.install, spark.start),
+    "spark_s3": Engine(spark.install_s3),
     "registry": Engine(registry.install, registry.start),
     "skopeo": Engine(lambda: from_debian("skopeo", "skopeo")),
     "prometheus": Engine(install_prometheus),

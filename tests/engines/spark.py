@@ -9,7 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from install import Missing, folder_once, run
+from install import Missing, folder_once, from_debian, run
+from kafka import COPY
 
 # The line of EMR's 3.5; 3.5.6 is not to be had for it.
 PYSPARK = "pyspark==3.5.7"
@@ -40,6 +41,32 @@ def install() -> dict:
             run([*pip, PYSPARK], f"installing {PYSPARK}")
     home = next((folder / "lib").glob("python*/site-packages/pyspark"))
     return {"home": home, "python": folder / "bin" / "python", "java": java}
+
+
+def install_s3() -> Path:
+    """A folder of jars by which Spark reads and writes S3 (EMR has its own)."""
+    with folder_once("spark-s3-3.3.4") as (folder, fresh):
+        if fresh:
+            (folder / "pom.xml").write_text(POM)
+            # Maven remembers what it could not have; -U asks again.
+            maven = [from_debian("mvn", "maven"), "-q", "-B", "-U", COPY]
+            run([*maven, "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'lib'}"], "installing Hadoop's S3", cwd=folder)
+    return folder / "lib"
+
+
+# Hadoop's of the version that Spark has, without what Spark has already.
+ALONE = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>vitals</groupId><artifactId>spark-s3</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-aws</artifactId><version>3.3.4</version>{ALONE}</dependency>
+    <dependency>
+      <groupId>com.amazonaws</groupId><artifactId>aws-java-sdk-bundle</artifactId><version>1.12.262</version>{ALONE}
+    </dependency>
+  </dependencies>
+</project>
+"""
 
 
 # Up sooner than with Java's own settings, and small: several of them run on one machine.

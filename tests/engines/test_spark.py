@@ -12,7 +12,8 @@ from pathlib import Path
 from lab import check, equal, test
 from readings import BAD, now_ms, packet
 from spark import JOBS, finished
-from test_kafka import STAMPED, Topic
+from test_kafka import Topic
+from test_s3 import Lake
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -232,6 +233,40 @@ def spark_compact(lab):
     done = [day for job in both for day in finished(job) if day["committed"]]
     equal(sorted(day["day"] for day in done), sorted(day["day"] for day in said), "days that two jobs have closed, each once")
     equal(content(lab, twice)["runs"], content(lab, theirs)["runs"], "what the closed days have after two jobs")
+
+
+@test("spark", "spark_s3", "kafka", "confluent", "moto", slow=True, limit_s=900)
+def spark_on_s3(lab):
+    """With a lake in S3 both jobs do the same: Spark reads and sorts there, and the program in its tasks commits there."""
+    kafka, spark, s3 = lab.start_engine("kafka"), lab.start_engine("spark"), lab.start_engine("moto")
+    topic = Topic(lab, kafka, "far", 2)
+    topic.send(3_000)
+    kafka.produce("far", [("bed_1", payload) for payload, _ in BAD] + [("bed_2", packet(1, ts_ms=now_ms()))] * 3)
+    there = Lake(lab, f"{s3.url}/wards", s3.env)
+    spark.run("ingest.py", "--from", log(kafka, "far"), "--lake", there.place, env=s3.env)
+    there.run("score")
+    topic.ingest()
+    lab.vitals("score", "--lake", topic.lake)
+    same({"readings": there.sql(READINGS)}, {"readings": lab.query(topic.lake, READINGS)}, "after ingest")
+    said = spark.run(
+        "compact.py", "--lake", there.place, "--sample", f"{s3.url}/training/one/sample/", "--now", env=s3.env,
+        spark_jars=",".join(map(str, sorted(lab.engine("spark_s3").glob("*.jar")))),
+        spark_hadoop_fs_s3_impl="org.apache.hadoop.fs.s3a.S3AFileSystem", spark_hadoop_fs_s3a_endpoint=s3.endpoint,
+        spark_hadoop_fs_s3a_path_style_access="true", spark_hadoop_fs_s3a_access_key="test",
+        spark_hadoop_fs_s3a_secret_key="test",
+    )
+    lab.vitals("compact", "--now", "--lake", topic.lake)
+    lab.vitals("train", "--prepare", lab.folder / "sample", "--lake", topic.lake)
+    equal(said[0]["sent_twice"], 2, "readings that were sent twice")
+    found = {name: there.sql(sql) for name, sql in (("readings", READINGS), ("outliers", OUTLIERS), ("dead", DEAD))}
+    same(found, shown(lab, topic.lake), "after compaction")
+    sample = s3.get("training/one/sample/sample.parquet")
+    equal(sample, (lab.folder / "sample" / "sample.parquet").read_bytes(), "what a training learns from")
+    left = [key for key in s3.keys() if not key.startswith(("wards/", "training/one/sample/"))]
+    equal(left, [], "what the job leaves beside lake and sample")
+    odd = [key for key in s3.keys("wards/") if any(part.startswith(("_", ".")) for part in key.split("/"))]
+    equal(odd, [], "files in the lake that are none of it")
+    equal(there.json("verify")["kept"], True, "every promise was kept")
 
 
 @test("spark", "kafka", "confluent", slow=True, limit_s=900)
