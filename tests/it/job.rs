@@ -305,7 +305,10 @@ async fn parts_that_are_not_what_was_written_are_refused() {
     let part = run_rows(&job, &work).await;
     let n = part.num_rows();
     assert!(n >= 2);
+    let mut columns = part.columns().to_vec();
+    columns[2] = Arc::new(columns[2].as_primitive::<Float64Type>().unary::<_, Float64Type>(|rate| rate + 1.0));
     let harmed = [
+        RecordBatch::try_new(part.schema(), columns).unwrap(),
         joined(&[part.slice(1, n - 1)]),
         joined(&[part.clone(), part.slice(n - 1, 1)]),
         joined(&[part.slice(n - 1, 1), part.slice(0, n - 1)]),
