@@ -56,14 +56,14 @@ class Job:
     def vitals(self, command, *arguments, say=None):
         return self.program.run(command, "--lake", self.args.lake, *arguments, say=say)
 
-    def tasks(self, specs, slices=None):
+    def tasks(self, specs):
         """Has the program do each of these in tasks, and gives what it says."""
         program, lake = self.program, self.args.lake
 
         def do(spec):
             return json.loads(program.run("compact", "--task", "--lake", lake, say=json.dumps(spec)))
 
-        return self.spark.sparkContext.parallelize(specs, slices or len(specs)).map(do).collect() if specs else []
+        return self.spark.sparkContext.parallelize(specs, len(specs)).map(do).collect() if specs else []
 
     # ---- what goes in
 
@@ -140,7 +140,8 @@ class Job:
             sealed += parts
             if table == "readings":
                 dropped_in = [part["part"] for part in parts if part["dropped"]]
-        counted = self.tasks([{"count": [file]} for file in plan["files"]], min(len(plan["files"]), COUNTERS))
+        counters = min(len(plan["files"]), COUNTERS)
+        counted = self.tasks([{"count": plan["files"][n::counters]} for n in range(counters)])
         work = {"plan": plan, "counted": [one for some in counted for one in some], "sealed": sealed}
         done = json.loads(self.vitals("compact", "--commit", "-", say=json.dumps(work)))
         print(json.dumps(done), flush=True)

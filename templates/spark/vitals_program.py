@@ -32,9 +32,11 @@ class Program:
 
     @contextlib.contextmanager
     def executable(self):
-        path = self.given or SparkFiles.get(NAME)
-        if not os.path.exists(path):
-            raise RuntimeError(f"there is no program `{path}`: say `--files …/{NAME}` to spark-submit, or `--vitals PATH`")
+        # Some clusters put files where a process begins.
+        places = [self.given] if self.given else [SparkFiles.get(NAME), os.path.abspath(NAME)]
+        path = next(filter(os.path.exists, places), None)
+        if path is None:
+            raise RuntimeError(f"there is no program `{places[0]}`: say `--files …/{NAME}` to spark-submit, or `--vitals PATH`")
         if os.access(path, os.X_OK):
             yield path
             return
