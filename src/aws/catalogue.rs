@@ -5,7 +5,10 @@
 //! two at the same time may do each other's steps again, and end with the newest. A view is changed by the version that was
 //! read of it, and never to a lower state number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use anyhow::Context;
 use base64::Engine as _;
@@ -19,7 +22,10 @@ use crate::{
         catalogue::{self, Base, Column, Shown, Step},
         layout, now_ms,
     },
-    query::{Statement, statement::VIEWS},
+    query::{
+        Statement,
+        statement::{RULE_FAILURES, VIEWS},
+    },
 };
 
 /// How often it is begun anew because the lake or the catalogue changed meanwhile.
@@ -37,6 +43,9 @@ const CUTS_KEPT_MS: i64 = 2 * 86_400_000;
 /// The parameters of a view that say which state it shows, and since when.
 const STATE: &str = "vitals.state";
 const SINCE: &str = "vitals.since_ms";
+
+/// The table of a deployed stack that has what its topic rule could not hand to the log. The template makes it.
+const FAILURES_TABLE: &str = "rule_failures";
 
 /// What came of putting a state in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +72,8 @@ pub struct Catalogue<'a> {
 struct FoundViews {
     versions: BTreeMap<Table, Option<String>>,
     since_ms: BTreeMap<Table, i64>,
+    /// There is a table of what the topic rule could not hand to the log.
+    failures: bool,
 }
 
 impl<'a> Catalogue<'a> {
@@ -136,6 +147,7 @@ impl<'a> Catalogue<'a> {
             found.since_ms.insert(table, parameter(SINCE).unwrap_or(i64::MAX));
             found.versions.insert(table, view["VersionId"].as_str().map(str::to_owned));
         }
+        found.failures = self.table(FAILURES_TABLE).await?.is_some();
         let cuts = self.store.list(&layout::CUTS.into()).await?;
         shown.cuts = cuts.iter().filter_map(|entry| layout::parse_cuts(&entry.key)).collect();
         Ok((shown, found))
@@ -267,8 +279,8 @@ impl<'a> Catalogue<'a> {
 
     /// Lets a view show the state; `false` where somebody else changed it since it was read.
     async fn view(&self, state: &State, table: Table, found: &FoundViews) -> anyhow::Result<bool> {
-        let mut asks =
-            json!({"DatabaseName": self.database, "TableInput": view_input(state, table, self.database, now_ms())?});
+        let input = view_input(state, table, self.database, found.failures, now_ms())?;
+        let mut asks = json!({"DatabaseName": self.database, "TableInput": input});
         let Some(version) = found.versions.get(&table) else {
             let made = self.glue.call("CreateTable", &asks).await;
             return Ok(unless(made, "AlreadyExistsException")?.is_some());
@@ -313,8 +325,12 @@ fn hive(columns: &[Column]) -> Value {
 }
 
 /// A view as Athena keeps it in Glue: what it itself writes there for `CREATE VIEW`.
-fn view_input(state: &State, table: Table, database: &str, now_ms: i64) -> anyhow::Result<Value> {
+fn view_input(state: &State, table: Table, database: &str, failures: bool, now_ms: i64) -> anyhow::Result<Value> {
     let (name, text) = VIEWS.into_iter().find(|(name, _)| *name == table.name()).context("a table without a view")?;
+    let text = match table {
+        Table::DeadLetters if failures => Cow::Owned(format!("{text}\nUNION ALL\n{RULE_FAILURES}")),
+        _ => Cow::Borrowed(text),
+    };
     let columns = catalogue::view_columns(table);
     let typed = columns.iter().map(|column| json!({"name": column.name, "type": column.engine}));
     let definition = json!({

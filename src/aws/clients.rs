@@ -44,7 +44,7 @@ impl Access {
     }
 
     /// Access by given settings: for tests.
-    fn with(config: SdkConfig, region: String) -> Access {
+    pub(crate) fn with(config: SdkConfig, region: String) -> Access {
         let config = config
             .to_builder()
             .region(Region::new(region.clone()))
@@ -116,6 +116,20 @@ impl CallFailed {
     pub fn is_denied(&self) -> bool {
         let denied = ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedException"];
         self.code.as_deref().is_some_and(|code| denied.contains(&code))
+    }
+
+    /// Whether the same call may go well later: nobody answered, or the service was busy.
+    pub fn may_pass(&self) -> bool {
+        let passing = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "Unavailable", "Internal"];
+        self.code.as_deref().is_none_or(|code| passing.iter().any(|word| code.contains(word)))
+    }
+
+    /// The same; where it was denied, with the permission that it needs, unless the service says that itself.
+    pub fn needing(mut self, action: &str) -> CallFailed {
+        if self.is_denied() && !self.message.contains(action) {
+            self.message.push_str(&format!("; it needs the permission `{action}`"));
+        }
+        self
     }
 
     /// What was asked for is not there, as CloudFormation says it.

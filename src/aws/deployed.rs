@@ -44,6 +44,7 @@ impl Deployed {
     /// Where there is no such stack, or it lacks any of it.
     pub async fn of(stack: &str, region: Option<&str>, lake: Option<&Place>) -> anyhow::Result<Deployed> {
         let region = super::region_or(region).await?;
+        super::stay_in(&region);
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let known = (set(WORK_GROUP.1), set(DATABASE.1), lake);
         if let (Some(work_group), Some(database), Some(lake)) = known {

@@ -7,7 +7,7 @@
 //!
 //! Nothing here writes a secret anywhere: neither messages nor `Debug` have one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::{
@@ -39,6 +39,7 @@ pub mod service;
 mod signed;
 pub mod spark;
 pub mod stack;
+pub mod training;
 
 pub use credentials::{Cached, NoCredentials};
 
@@ -90,8 +91,19 @@ pub(crate) async fn config() -> SdkConfig {
     found.config.to_builder().credentials_provider(credentials).build()
 }
 
-/// The region: `AWS_REGION`, that of the profile, that of the machine.
+/// The region of the stack that is worked with.
+static OF_STACK: OnceLock<String> = OnceLock::new();
+
+/// Takes the region of a stack for that of its lake as well, whatever the environment says. A process works with one stack.
+pub fn stay_in(region: &str) {
+    let _ = OF_STACK.set(region.to_owned());
+}
+
+/// The region: that of the stack that is worked with, `AWS_REGION`, that of the profile, that of the machine.
 pub async fn region() -> Option<String> {
+    if let Some(region) = OF_STACK.get() {
+        return Some(region.clone());
+    }
     found().await.config.region().map(|region| region.as_ref().to_owned())
 }
 

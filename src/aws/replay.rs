@@ -17,7 +17,7 @@ use serde_json::Value;
 /// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// What was asked for, such as `StartQueryExecution`.
+    /// What was asked for, such as `StartQueryExecution`; of a service that speaks REST, method and path.
     pub operation: String,
     /// The how-manieth request for that it is, from 0.
     pub n: usize,
@@ -50,7 +50,9 @@ impl Replay {
                         let (status, body) = answer(&asked);
                         let response = Response::builder().status(status).header("x-amzn-requestid", "replayed");
                         let response = response.header("content-type", "application/x-amz-json-1.1");
-                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body.to_string()))).unwrap())
+                        // A text is XML, or whatever else a service writes.
+                        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+                        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(text))).unwrap())
                     }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -94,10 +96,16 @@ async fn read(request: Request<Incoming>, seen: &Mutex<Vec<Asked>>) -> Asked {
     let header =
         |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let target = header("x-amz-target");
-    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    // Of a service that speaks REST.
+    let place = format!("{} {}", request.method(), request.uri());
     let authorization = header("authorization");
     let bytes = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    if operation.is_empty() {
+        let mut form = url::form_urlencoded::parse(&bytes);
+        operation = form.find(|(name, _)| name == "Action").map_or(place, |(_, action)| action.into_owned());
+    }
     let mut seen = seen.lock().unwrap();
     let n = seen.iter().filter(|asked| asked.operation == operation).count();
     let asked = Asked { operation, n, body, authorization };

@@ -52,8 +52,14 @@ impl Service {
     /// The service at `https://<name>.<region>.amazonaws.com`, or where the environment or the profile say.
     pub async fn regional(access: &Access, name: &'static str) -> Service {
         let domain = if access.region().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let usual = format!("https://{name}.{}.{domain}", access.region());
-        Service::new(name, access.region(), at(access, name, usual).await)
+        let (host, id) = match name {
+            "sagemaker" => ("api.sagemaker", name),
+            "monitoring" => (name, "cloudwatch"),
+            "logs" => (name, "cloudwatch-logs"),
+            _ => (name, name),
+        };
+        let usual = format!("https://{host}.{}.{domain}", access.region());
+        Service::new(name, access.region(), at(access, id, usual).await)
     }
 
     /// A service of the whole world, such as IAM.

@@ -27,7 +27,6 @@ use crate::{
         Place, State, Store, clean,
         compact::{CompactOptions, compact},
         job::{self, Input, Staged, Work},
-        layout::CUTS,
         now_ms,
     },
     score::{
@@ -287,9 +286,7 @@ pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
         Some(shows) => Some(shows.put_in_force(&lake, &store).await?),
         None => None,
     };
-    // Whoever does not know what a catalogue shows can't know what its queries are at.
-    let shown_elsewhere = shows.is_none() && store.folders().await?.iter().any(|folder| folder.as_ref() == CUTS);
-    if let (false, Some(shown)) = (shown_elsewhere, cleaned_up_to(in_force)) {
+    if let Some(shown) = cleaned_up_to(in_force) {
         let removed = clean::clean(&store, options.now_ms, shown).await?;
         if removed > 0 {
             eprintln!("{:>10} {removed} files that nothing needs any more", "removed");

@@ -155,6 +155,21 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// Whether a flag stands on the command line.
+    pub fn is_flag(&self, flag: &str) -> bool {
+        self.origin(flag) == Some(&Origin::Flag)
+    }
+
+    /// Whether somebody has set a flag, be it in the environment or in the file.
+    pub fn is_given(&self, flag: &str) -> bool {
+        self.origin(flag).is_some_and(|origin| *origin != Origin::Default)
+    }
+
+    fn origin(&self, flag: &str) -> Option<&Origin> {
+        let setting = self.settings.iter().find(|setting| setting.arg.get_long() == Some(flag))?;
+        Some(&setting.origin).filter(|_| !setting.words.is_empty())
+    }
+
     /// Where the value of a flag comes from, in words.
     pub fn of(&self, flag: &str) -> Option<String> {
         let setting = self.settings.iter().find(|setting| setting.arg.get_long() == Some(flag))?;

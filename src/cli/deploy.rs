@@ -139,12 +139,13 @@ impl Deployment {
         }
         let held = self.stack.describe().await?;
         before::preflight(&self.access, &self.stack, &self.template, held.as_ref()).await?;
+        let image = image::built(&self.args).await?;
         let held = match Pass::of(held.as_ref()) {
             Pass::Second => held.filter(|held| held.output("RepositoryUri").is_some()),
             Pass::First => Some(go_on!(self.pass(&[]).await)),
         };
         let Some(held) = held else { anyhow::bail!("the stack has no outputs; `{}`", self.args.stack.command("why")) };
-        let image = image::provide(&held, &self.args).await?;
+        let image = image::provide(&held, &self.args, image).await?;
         spark::provide(&held, &self.args).await?;
         let brokers = before::brokers(&self.access, &held).await?;
         let mut second = brokers;

@@ -66,7 +66,9 @@ pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
     }
     let (access, stack) = args.stack.open().await?;
     let template = Template::embedded()?;
-    let again = args.stack.command(if args.delete_data { "destroy --delete-data --confirm NAME" } else { "destroy" });
+    // Without --confirm it asks for the name again.
+    let data = if args.delete_data { format!(" --delete-data --confirm {}", args.stack.stack) } else { String::new() };
+    let again = args.stack.command(&format!("destroy{data}"));
     let mut destroyer = Destroyer { args, access, stack, template, again: again.clone() };
     let left = tokio::select! {
         left = destroyer.run() => left?,

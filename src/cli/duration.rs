@@ -60,6 +60,11 @@ pub fn words(duration: Duration) -> String {
     format!("{seconds} s")
 }
 
+/// A duration as [`parse_duration`] reads it, in its greatest whole unit: `30d`, `90s`, `250ms`.
+pub fn short(duration: Duration) -> String {
+    if duration.subsec_nanos() > 0 { format!("{}ms", duration.as_millis()) } else { words(duration).replace(' ', "") }
+}
+
 fn limited(seconds: f64, text: &str) -> Result<Duration, String> {
     if !(0.0..=LONGEST_S).contains(&seconds) {
         return Err(format!("`{text}` is longer than a hundred years"));

@@ -31,6 +31,7 @@ use crate::{
     },
 };
 
+pub mod archived;
 pub mod bridge;
 pub mod compact;
 pub mod completions;
@@ -155,7 +156,7 @@ pub enum Command {
     Ingest(Box<ingest::IngestArgs>),
     Import(import::ImportArgs),
     Compact(compact::CompactArgs),
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
     Models(models::ModelsArgs),
@@ -183,13 +184,13 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Up(args) => up::run(*args).await,
-            Command::Simulate(args) => simulate::run(*args).await,
+            Command::Simulate(args) => simulate::run(*args, origins).await,
             Command::Devices(args) => devices::run(args).await,
             Command::Bridge(args) => bridge::run(*args).await,
             Command::Ingest(args) => ingest::run(*args).await,
             Command::Import(args) => import::run(args).await,
             Command::Compact(args) => compact::run(args).await,
-            Command::Train(args) => train::run(args).await,
+            Command::Train(args) => train::run(*args, origins).await,
             Command::Evaluate(args) => evaluate::run(args).await,
             Command::Score(args) => score::run(args).await,
             Command::Models(args) => models::run(args).await,

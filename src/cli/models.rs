@@ -140,9 +140,14 @@ async fn show(lake: LakeArgs, model: Option<String>) -> anyhow::Result<ExitCode>
         None => View::open(&store).await?.state.model().to_owned(),
     };
     let model = load_model(&store, &id).await.map_err(|e| missing(e, &id))?;
-    // The profile is for `models check`: counts that tell a reader nothing.
-    super::say(&serde_json::to_string_pretty(&Card { profile: None, ..model.card().clone() })?)?;
+    super::say(&card(model.card())?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A card, for people.
+pub(super) fn card(card: &Card) -> anyhow::Result<String> {
+    // The profile is for `models check`: counts that tell a reader nothing.
+    Ok(serde_json::to_string_pretty(&Card { profile: None, ..card.clone() })?)
 }
 
 async fn promote(lake: LakeArgs, id: String, job: Option<String>) -> anyhow::Result<ExitCode> {

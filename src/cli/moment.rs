@@ -1,7 +1,9 @@
 //! Moments on the command line: `24h` (that long ago), `2026-01-31`, `2026-01-31T05:00:00Z`, `now`.
 
-use super::duration::parse_duration;
-use crate::reading::time::{is_sane_ms, parse_lenient_ms};
+use std::{fmt, time::Duration};
+
+use super::duration::{parse_duration, short};
+use crate::reading::time::{format_rfc3339_ms, is_sane_ms, parse_lenient_ms};
 
 /// A moment, in words that are given their meaning when the command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,17 @@ impl Moment {
         match self {
             Moment::At(ms) => ms,
             Moment::Ago(ms) => now_ms.saturating_sub(ms),
+        }
+    }
+}
+
+/// As [`parse_moment`] reads it.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Moment::At(ms) => f.write_str(&format_rfc3339_ms(ms)),
+            Moment::Ago(0) => f.write_str("now"),
+            Moment::Ago(ms) => f.write_str(&short(Duration::from_millis(ms.unsigned_abs()))),
         }
     }
 }
@@ -59,7 +72,9 @@ mod tests {
             ("2023-11-14T23:13:20+01:00", 1_700_000_000_000),
         ];
         for (text, ms) in cases {
-            assert_eq!(parse_moment(text).map(|moment| moment.ms(now)), Ok(ms), "{text}");
+            let moment = parse_moment(text).unwrap();
+            assert_eq!(moment.ms(now), ms, "{text}");
+            assert_eq!(parse_moment(&moment.to_string()), Ok(moment), "{text}");
         }
     }
 

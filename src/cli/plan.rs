@@ -17,6 +17,7 @@ use crate::{
             Described, Stack, Standing, Template,
             body::Body,
             change::{Action, ChangeSet, Replacement, Row, Wanted},
+            fit::misfits,
             sizes::Size,
         },
     },
@@ -144,6 +145,14 @@ impl WantedArgs {
                 parameters.insert("Zones".to_owned(), self.zones(access, &parameters).await?);
             }
         }
+        let value = |name: &str| effective(name, &parameters, held, template);
+        let misfits = misfits(value);
+        if !misfits.is_empty() {
+            return Err(Exit::usage(format!(
+                "{}\nhint: `--set NAME=VALUE` changes one; `vitals template --sizes` shows values that go together",
+                misfits.join("\n")
+            )));
+        }
         let tags = vec![("application".to_owned(), "vitals".to_owned())];
         let body = Body::of(access, template.body()).await?;
         Ok(Wanted { body, parameters, declared, tags })
@@ -161,6 +170,18 @@ impl WantedArgs {
         }
         Ok(zones.join(","))
     }
+}
+
+/// The value that a parameter will have: given, kept, or the template's own.
+pub fn effective(
+    name: &str,
+    given: &BTreeMap<String, String>,
+    held: Option<&Described>,
+    template: &Template,
+) -> String {
+    let value = given.get(name).or_else(|| held?.parameters.get(name)).cloned();
+    let default = || template.parameters().into_iter().find(|parameter| parameter.name == name)?.default;
+    value.or_else(default).unwrap_or_default()
 }
 
 /// Rows that would take data away: what the template retains, replaced or removed.

@@ -110,26 +110,18 @@ struct OutliersArgs {
     #[arg(long, value_name = "ROWS", default_value_t = 50)]
     limit: u64,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Args)]
 struct DevicesArgs {
-    /// From when: 24h, 7d, 2026-01-31, 2026-01-31T05:00:00Z [default: everything]
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
-    since: Option<Moment>,
-    /// Until before when
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
-    until: Option<Moment>,
+    #[command(flatten)]
+    span: SpanArgs,
     /// Rows to show at most; 0 shows all
     #[arg(long, value_name = "ROWS", default_value_t = 50)]
     limit: u64,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -137,19 +129,13 @@ struct HistoryArgs {
     /// The device
     #[arg(value_name = "DEVICE")]
     device: String,
-    /// From when: 24h, 7d, 2026-01-31, 2026-01-31T05:00:00Z [default: everything]
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
-    since: Option<Moment>,
-    /// Until before when
-    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
-    until: Option<Moment>,
+    #[command(flatten)]
+    span: SpanArgs,
     /// Rows to show at most, the newest; 0 shows all
     #[arg(long, value_name = "ROWS", default_value_t = 50)]
     limit: u64,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -161,9 +147,7 @@ struct SqlArgs {
     #[arg(long, value_name = "ROWS", default_value_t = 1_000)]
     limit: u64,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
+    ask: AskArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -174,6 +158,13 @@ struct ResultArgs {
     /// Rows to show at most; 0 shows all
     #[arg(long, value_name = "ROWS", default_value_t = 1_000)]
     limit: u64,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// What every question has.
+#[derive(Debug, Clone, Args)]
+struct AskArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -190,21 +181,40 @@ struct OutputArgs {
     out: Option<PathBuf>,
 }
 
+/// A time, by the readings' own; everything where nobody says.
+#[derive(Debug, Clone, Args)]
+struct SpanArgs {
+    /// From when: 24h, 7d, 2026-01-31, 2026-01-31T05:00:00Z [default: everything]
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    since: Option<Moment>,
+    /// Until before when
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    until: Option<Moment>,
+}
+
+impl SpanArgs {
+    /// Milliseconds since 1970 UTC: from when, and until before when.
+    fn ms(&self) -> (i64, i64) {
+        let now = now_ms();
+        (self.since.map_or(0, |since| since.ms(now)), until_ms(self.until, now))
+    }
+}
+
 impl Query {
-    fn output(&self) -> &OutputArgs {
+    fn ask(&self) -> &AskArgs {
         match self {
-            Query::Outliers(args) => &args.output,
-            Query::Devices(args) => &args.output,
-            Query::History(args) => &args.output,
-            Query::Sql(args) => &args.output,
-            Query::Result(args) => &args.output,
+            Query::Outliers(args) => &args.ask,
+            Query::Devices(args) => &args.ask,
+            Query::History(args) => &args.ask,
+            Query::Sql(args) => &args.ask,
+            Query::Result(args) => &args.ask,
         }
     }
 }
 
 /// Runs `vitals query`.
 pub async fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    let output = args.command.output();
+    let output = &args.command.ask().output;
     if output.output == Format::Parquet && output.out.is_none() && io::stdout().is_terminal() {
         say("error: Parquet is not written to a terminal\nhint: add `--out FILE`, or redirect the output");
         return Ok(ExitCode::from(USAGE));
@@ -257,8 +267,8 @@ async fn outliers(args: OutliersArgs) -> anyhow::Result<ExitCode> {
         limits_itself: false,
         counted: true,
     };
-    let asked = Asked::open(&args.engine).await?;
-    let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
+    let asked = Asked::open(&args.ask.engine).await?;
+    let Some(counts) = asked.show(question, &args.ask.output).await? else { return Ok(ExitCode::SUCCESS) };
     let standing = asked.standing().await?;
     if counts.shown == 0 && standing.scored {
         say(&empty::no_outliers(asked.engine.as_ref(), &filter, &standing).await?);
@@ -267,8 +277,7 @@ async fn outliers(args: OutliersArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn devices(args: DevicesArgs) -> anyhow::Result<ExitCode> {
-    let now = now_ms();
-    let (since, until) = (args.since.map_or(0, |since| since.ms(now)), until_ms(args.until, now));
+    let (since, until) = args.span.ms();
     let statement =
         Statement::template(statement::DEVICES).bind("since", Value::Time(since)).bind("until", Value::Time(until));
     let limit = limit_of(args.limit);
@@ -282,8 +291,8 @@ async fn devices(args: DevicesArgs) -> anyhow::Result<ExitCode> {
         limits_itself: false,
         counted: true,
     };
-    let asked = Asked::open(&args.engine).await?;
-    let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
+    let asked = Asked::open(&args.ask.engine).await?;
+    let Some(counts) = asked.show(question, &args.ask.output).await? else { return Ok(ExitCode::SUCCESS) };
     let standing = asked.standing().await?;
     if counts.shown == 0 && !standing.empty {
         say(&empty::no_readings(asked.engine.as_ref(), "", since, until).await?.0);
@@ -292,8 +301,7 @@ async fn devices(args: DevicesArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
-    let now = now_ms();
-    let (since, until) = (args.since.map_or(0, |since| since.ms(now)), until_ms(args.until, now));
+    let (since, until) = args.span.ms();
     let limit = limit_of(args.limit);
     let newest = limit.map_or(i64::MAX, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
     let statement = Statement::template(statement::HISTORY)
@@ -312,8 +320,8 @@ async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
         limits_itself: true,
         counted: true,
     };
-    let asked = Asked::open(&args.engine).await?;
-    let Some(counts) = asked.show(question, &args.output).await? else { return Ok(ExitCode::SUCCESS) };
+    let asked = Asked::open(&args.ask.engine).await?;
+    let Some(counts) = asked.show(question, &args.ask.output).await? else { return Ok(ExitCode::SUCCESS) };
     if counts.shown > 0 {
         return Ok(ExitCode::SUCCESS);
     }
@@ -345,13 +353,13 @@ async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
         limits_itself: false,
         counted: false,
     };
-    let asked = Asked::open(&args.engine).await?;
-    asked.show(question, &args.output).await?;
+    let asked = Asked::open(&args.ask.engine).await?;
+    asked.show(question, &args.ask.output).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn result(args: ResultArgs) -> anyhow::Result<ExitCode> {
-    let asked = Asked::open_athena(&args.engine).await?;
+    let asked = Asked::open_athena(&args.ask.engine).await?;
     let question = Question {
         name: "result",
         asks: Asks::Started(args.id),
@@ -361,7 +369,7 @@ async fn result(args: ResultArgs) -> anyhow::Result<ExitCode> {
         limits_itself: false,
         counted: false,
     };
-    asked.show(question, &args.output).await?;
+    asked.show(question, &args.ask.output).await?;
     Ok(ExitCode::SUCCESS)
 }
 

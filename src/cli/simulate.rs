@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     Exit,
+    config::Origins,
     duration::parse_duration,
     kafka::KafkaArgs,
     target::{self, TargetArgs},
@@ -291,7 +292,11 @@ fn publishes_per_s(options: &PublishOptions) -> Option<f64> {
 ///
 /// # Errors
 /// When no broker answers, or a file can't be written.
-pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: SimulateArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
+    // Elsewhere than in the command line, a broker is a setting for all that is done in a shell.
+    if args.to.is_some() && origins.is_flag("broker") {
+        return Err(Exit::usage("`--broker` and `--to` name two places to send to\nhint: leave one out"));
+    }
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     let mut options = args.options(now_ms);
     options.target = args.mqtt()?;

@@ -9,13 +9,16 @@ use clap::{
 };
 
 use super::{
-    LakeArgs,
+    Exit, LakeArgs,
+    config::Origins,
     duration::{parse_period, words},
     force::put_in_force,
     moment::{Moment, parse_moment},
     progress::Progress,
+    target::{Target, TargetArgs},
 };
 use crate::{
+    aws::training::Arn,
     lake::{Place, Store, View, now_ms},
     model::{
         Model,
@@ -32,6 +35,8 @@ use crate::{
     },
 };
 
+mod aws;
+mod follow;
 mod job;
 
 pub use train::ARTIFACT;
@@ -51,6 +56,11 @@ pub use train::ARTIFACT;
 ///   # without a lake: from a file, into a folder
 ///   vitals train --data readings.csv --out model/
 ///
+///   # on the deployed stack: start it and follow it; start it and leave; once a week by the clock
+///   vitals train --target aws
+///   vitals train --target aws --detach
+///   vitals train --target aws --every 7d
+///
 ///   # only what would be learnt from, for a training elsewhere; `vitals models adopt` takes what that gives
 ///   vitals train --prepare sample/
 ///
@@ -58,6 +68,9 @@ pub use train::ARTIFACT;
 /// budget: how many false alarms a device may raise per day. The new model and the one in force are compared on events
 /// that are put into devices held back from learning; unless the new one finds less, it is put in force with the verdicts
 /// it gives on everything stored. `vitals models promote` brings an older one back.
+///
+/// On AWS the stack's state machine closes the days that are over, trains by a job of SageMaker, compares, and scores again.
+/// Ctrl-C leaves it running (exit code 130); `--follow` comes back to it. Not yet run against a real AWS account.
 ///
 /// In a container of a SageMaker training job, which is known by /opt/ml/input/config/hyperparameters.json, it trains that
 /// job's model: from the prepared sample in the channel `training`, by the hyperparameters `since`, `until`,
@@ -92,9 +105,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Go on training, this long after the last model or the first readings: 12h, 7d
-    #[arg(long, value_name = "TIME", value_parser = parse_period, conflicts_with = "data")]
-    every: Option<Duration>,
+    /// Go on training, this long after the last model or the first readings: 12h, 7d; of a stack, set its schedule: 7d, off
+    #[arg(long, value_name = "TIME", value_parser = parse_every, conflicts_with = "data")]
+    every: Option<Every>,
 
     /// When to put the model in force; better: unless it finds less than the one in force
     #[arg(long, value_enum, default_value_t = Promote::Better, conflicts_with = "data")]
@@ -128,8 +141,38 @@ pub struct TrainArgs {
     merge: Vec<Place>,
 
     /// Say what would be done, and do nothing
-    #[arg(long, conflicts_with_all = ["data", "every", "prepare"])]
+    #[arg(long, conflicts_with_all = ["data", "prepare"])]
     dry_run: bool,
+
+    /// With `--target aws`: start it, print its ARN, and do not wait for its end
+    #[arg(long, conflicts_with_all = ["every", "dry_run"])]
+    detach: bool,
+
+    /// With `--target aws`: start it although one runs already
+    #[arg(long, conflicts_with_all = ["every"])]
+    force: bool,
+
+    /// Show how a training goes that runs on AWS, and wait for its end
+    #[arg(long, value_name = "ARN", conflicts_with_all = ["every", "dry_run", "detach", "force", "data", "prepare"])]
+    follow: Option<Arn>,
+
+    /// Stop a training that runs on AWS
+    #[arg(long, value_name = "ARN", conflicts_with_all = ["every", "dry_run", "detach", "force", "data", "prepare", "follow"])]
+    stop: Option<Arn>,
+
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// How often training begins anew by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Every {
+    Off,
+    Each(Duration),
+}
+
+fn parse_every(text: &str) -> Result<Every, String> {
+    if text == "off" { Ok(Every::Off) } else { parse_period(text).map(Every::Each) }
 }
 
 /// When a model that was learnt is put in force.
@@ -154,7 +197,11 @@ pub fn parse_budget(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the command.
-pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: TrainArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
+    if args.target.target == Target::Aws || args.follow.is_some() || args.stop.is_some() {
+        return aws::run(&args, origins).await;
+    }
+    args.refuse_what_is_for_aws()?;
     let now = now_ms();
     let span = Span {
         since_ms: args.since.map_or(i64::MIN, |at| at.ms(now)),
@@ -184,7 +231,7 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return tell_plan(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
     }
-    let Some(every) = args.every else {
+    let Some(Every::Each(every)) = args.every else {
         return train_once(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
     };
     let mut interrupted = super::on_interrupt();
@@ -212,6 +259,27 @@ pub async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             }
             later => later.unwrap_or(IDLE),
         };
+    }
+}
+
+impl TrainArgs {
+    fn refuse_what_is_for_aws(&self) -> anyhow::Result<()> {
+        let given = [("--detach", self.detach), ("--force", self.force)];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(Exit::usage(format!(
+                "`{flag}` is for the trainings of a stack\nhint: add `--target aws`, or leave it out"
+            )));
+        }
+        match self.every {
+            Some(Every::Off) => Err(Exit::usage(
+                "`--every off` switches off the schedule of a stack; on this machine nothing is scheduled: a `vitals train \
+                 --every` ends with Ctrl-C, `vitals up --train-every never` does not train\nhint: add `--target aws`",
+            )),
+            Some(Every::Each(_)) if self.dry_run => {
+                Err(Exit::usage("`--dry-run` does not go with `--every` on this machine\nhint: leave one of them out"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`slice`] | the outcomes of one partition's records, gathered and then written as one Parquet file |
 //! | [`bad`] | records that can't be read |
 //! | [`worker`] | drives the rules with a real log and a real lake |
+//! | `options` | how a worker cuts slices, and how long it tries |
 //! | [`writing`] | what a worker does beside the reading: heads, encoding, writes, and trying again |
 //! | [`metrics`] | all that as Prometheus reads it |
 //! | [`standing`] | what a worker has done, and how its partitions stand |
@@ -15,6 +16,7 @@ pub mod core;
 #[cfg(test)]
 mod interleavings;
 pub mod metrics;
+mod options;
 pub mod slice;
 pub mod standing;
 pub mod worker;

@@ -23,51 +23,17 @@ use super::{
     core::{Action, Event, Head, Link, Partition},
     slice::Slice,
     standing::{PartitionStanding, Standing},
-    writing::{Moment, Outcome, Patience, Start, Writers, Written},
+    writing::{Moment, Origin, Outcome, Patience, Start, Writers, Written},
 };
-pub use super::{bad::OnBad, standing::Ingested, writing::LAST_TRIES};
+pub use super::{bad::OnBad, options::WorkerOptions, standing::Ingested, writing::LAST_TRIES};
 use crate::{
     lake::{
         Store,
         landing::{Footer, Kind, Put},
     },
-    log::{LogEvent, Record, Records, Source},
+    log::{LogEvent, LogId, Record, Records, Source},
     reading::packet::Parser,
 };
-
-/// How a worker cuts slices.
-#[derive(Debug, Clone)]
-pub struct WorkerOptions {
-    /// A slice is closed this long after its first record.
-    pub window: Duration,
-    /// … or when it has this many rows.
-    pub slice_rows: usize,
-    /// … or when it takes an eighth of this much memory, in bytes. All slices together take up to half of it, and
-    /// encoding some more for moments.
-    pub memory_bytes: usize,
-    /// How long a failing store is tried before the worker gives up; `None` for ever.
-    pub patience: Option<Duration>,
-    /// Once this turns true, a failing store is tried for [`LAST_TRIES`] only: somebody wants to go.
-    pub hurry: Option<watch::Receiver<bool>>,
-    pub on_bad: OnBad,
-    /// A worker that has not seen the head of a chain for this long looks again before it writes: what was below the head
-    /// may be in closed days and deleted by now, and its keys are free again.
-    pub fresh: Duration,
-}
-
-impl Default for WorkerOptions {
-    fn default() -> Self {
-        WorkerOptions {
-            window: Duration::from_secs(3_600),
-            slice_rows: 1_000_000,
-            memory_bytes: 512 * 1024 * 1024,
-            patience: None,
-            hurry: None,
-            on_bad: OnBad::Keep,
-            fresh: Duration::from_secs(12 * 3_600),
-        }
-    }
-}
 
 /// How long one look at the log waits; windows and shutdown are noticed this soon.
 const LOOK: Duration = Duration::from_millis(100);
@@ -86,6 +52,8 @@ struct Held {
     since: Instant,
     /// When the chain's head was last seen in the lake.
     seen: Moment,
+    /// The log as it was when it was asked where to begin.
+    log: Option<LogId>,
     /// The last record: its offset, when it arrived, what the log says of that.
     last: Option<(i64, i64, i64)>,
     /// Records of the slice that have no key.
@@ -231,6 +199,7 @@ impl<S: Source> Worker<S> {
             slice: Slice::new(&self.chain, partition),
             since: Instant::now(),
             seen: Moment::now(),
+            log: None,
             last: None,
             keyless: 0,
             paused: false,
@@ -353,8 +322,8 @@ impl<S: Source> Worker<S> {
         };
         match report {
             Report::Started(start) => {
-                let Start { head, bounds, head_stamped_ms } = start?;
-                held.seen = Moment::now();
+                let Start { log, head, bounds, head_stamped_ms } = start?;
+                (held.seen, held.log) = (Moment::now(), log);
                 held.last = head.as_ref().and_then(Footer::last);
                 let stamped = held.last.map(|(offset, _, stamped_ms)| (offset, stamped_ms));
                 self.happened(partition, Event::Head(head.map(|h| Head { next: h.next, last: stamped }))).await?;
@@ -369,7 +338,7 @@ impl<S: Source> Worker<S> {
 
     async fn written(&mut self, partition: i32, written: Written) -> anyhow::Result<()> {
         let Written { outcome, footer, bytes, took } = written;
-        let event = match outcome? {
+        let event = match outcome.with_context(|| format!("`{}` partition {partition}", self.chain))? {
             Outcome::Put(Put::Done) => Event::Stored,
             // Our own file, after an answer that was lost.
             Outcome::Put(Put::Taken(there)) if there.writer == self.writer && there.next == footer.next => {
@@ -480,7 +449,8 @@ impl<S: Source> Worker<S> {
         });
         let (reports, generation) = (self.reports.0.clone(), held.generation);
         let report = move |written| drop(reports.send((partition, generation, Report::Written(written))));
-        held.task = Some(self.writers.put(slice, footer, report));
+        let from = Origin { lookup: self.source.lookup(), id: held.log };
+        held.task = Some(self.writers.put(slice, footer, from, report));
     }
 
     /// Tells how everything stands, where anybody listens.

@@ -21,7 +21,7 @@ use crate::{
         Store, StoreError,
         landing::{self, Footer, Put},
     },
-    log::{Bounds, Lookup},
+    log::{Bounds, LogId, Lookup},
 };
 
 /// The first and the longest pause between tries of what fails.
@@ -61,6 +61,8 @@ impl Moment {
 /// Where a partition goes on: the head of its chain, and what the log holds of it.
 #[derive(Debug)]
 pub struct Start {
+    /// The log that was asked, where it has an id. What is gathered from now on is written while it is still the same one.
+    pub log: Option<LogId>,
     pub head: Option<Footer>,
     pub bounds: Bounds,
     /// The time that the log keeps with the head's last record, where the log has it.
@@ -141,6 +143,8 @@ impl Writers {
             tried(&self.patience, "the store", || async { again(landing::head(&self.store, chain, partition).await) });
         let head = head.await.with_context(|| format!("looking for the end of `{chain}` partition {partition}"))?;
         let asked = || format!("asking the log about partition {partition}");
+        // First: was it made anew since, then what is found out below may be of the old one.
+        let log = tried(&self.patience, "the log", || async { Ok(lookup.id().await) }).await.with_context(asked)?;
         let bounds = tried(&self.patience, "the log", || async { Ok(lookup.bounds(partition).await) });
         let bounds = bounds.await.with_context(asked)?;
         let last = head.as_ref().and_then(|head| head.last_offset).filter(|&offset| offset >= bounds.start);
@@ -152,23 +156,38 @@ impl Writers {
             }
             _ => None,
         };
-        Ok(Start { head, bounds, head_stamped_ms })
+        Ok(Start { log, head, bounds, head_stamped_ms })
     }
 
-    /// Encodes a slice and writes it as the link that `footer` describes.
-    pub fn put(&self, slice: Slice, footer: Footer, done: impl FnOnce(Written) + Send + 'static) -> JoinHandle<()> {
+    /// Encodes a slice and writes it as the link that `footer` describes, if `from` is still the log that it came from.
+    pub fn put(
+        &self,
+        slice: Slice,
+        footer: Footer,
+        from: Origin,
+        done: impl FnOnce(Written) + Send + 'static,
+    ) -> JoinHandle<()> {
         let all = self.clone();
         let held = Held::new(&self.bytes, slice.bytes());
         tokio::spawn(async move {
             let begun = Instant::now();
-            let (outcome, bytes) = all.write(slice, &footer, held).await;
+            let (outcome, bytes) = all.write(slice, &footer, &from, held).await;
             done(Written { outcome, footer, bytes, took: begun.elapsed() });
         })
     }
 
-    async fn write(&self, slice: Slice, footer: &Footer, mut held: Held) -> (anyhow::Result<Outcome>, u64) {
+    async fn write(
+        &self,
+        slice: Slice,
+        footer: &Footer,
+        from: &Origin,
+        mut held: Held,
+    ) -> (anyhow::Result<Outcome>, u64) {
         // Waiting for one's turn ages what is known of the lake as well.
         let seen = Moment::now();
+        if let Err(e) = self.still(from).await {
+            return (Err(e), 0);
+        }
         let described = footer.clone();
         let encoded = {
             let _permit = self.encoders.acquire().await;
@@ -189,7 +208,34 @@ impl Writers {
         });
         (put.await, file.len() as u64)
     }
+
+    /// That a log is the one that it was. Asked when the last record of a slice has come: what is the same then has been the
+    /// same all the time.
+    async fn still(&self, from: &Origin) -> anyhow::Result<()> {
+        let Some(id) = from.id else { return Ok(()) };
+        let now = tried(&self.patience, "the log", || async { Ok(from.lookup.id().await) });
+        match now.await.context("asking the log whether it is still the same")? {
+            Some(now) if now != id => Err(MadeAnew.into()),
+            // A log that is gone now was not another one.
+            _ => Ok(()),
+        }
+    }
 }
+
+/// The log that a slice came from.
+pub struct Origin {
+    pub lookup: Arc<dyn Lookup>,
+    /// Its id before the first record of the slice came; `None` where it has none.
+    pub id: Option<LogId>,
+}
+
+/// The log was made anew while it was read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the log was deleted and made anew while it was read: what came since the last file may be of either and is not stored; \
+     name a new chain with `--chain`"
+)]
+pub struct MadeAnew;
 
 /// Bytes that are counted for as long as this is there.
 struct Held {
@@ -264,10 +310,25 @@ async fn told_if_slow<T>(whom: &str, doing: impl Future<Output = T>) -> T {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::lake::{landing::Kind, layout};
+
+    /// A log with nothing in it.
+    struct Nothing;
+
+    #[async_trait]
+    impl Lookup for Nothing {
+        async fn bounds(&self, _: i32) -> anyhow::Result<Bounds> {
+            Ok(Bounds { start: 0, end: 0 })
+        }
+
+        async fn stamped_at(&self, _: i32, _: i64) -> anyhow::Result<Option<i64>> {
+            Ok(None)
+        }
+    }
 
     #[tokio::test]
     async fn a_slice_that_waited_too_long_for_its_turn_is_not_written() {
@@ -278,7 +339,8 @@ mod tests {
         let others = Arc::clone(&writers.encoders).acquire_many_owned(all).await.unwrap();
         let (done, written) = oneshot::channel();
         let footer = Footer::empty(Kind::Slice, "chain", 0, 0, 1, "writer");
-        let _task = writers.put(Slice::new("chain", 0), footer, |written| drop(done.send(written.outcome)));
+        let from = Origin { lookup: Arc::new(Nothing), id: None };
+        let _task = writers.put(Slice::new("chain", 0), footer, from, |written| drop(done.send(written.outcome)));
         tokio::time::sleep(fresh * 2).await;
         drop(others);
         let outcome = written.await.unwrap().unwrap();

@@ -4,11 +4,13 @@
 //!   where the chain goes on), and, where a scorer follows, no landing file that it would need after a crash.
 //! - Runs go when their name says that they were begun over two days ago and no state of the last two days names them.
 //! - States go after two days, but for the newest.
+//! - What shares of a job have found of closed days goes two days after the last of it was written, unless its model is to
+//!   take over: who puts a model in force deletes it, and who never came to that left it behind.
 //!
 //! Where a catalogue shows the lake to another engine, what it has shown of late counts like what states say: nothing goes
 //! that a query may still be at.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use object_store::path::Path;
 
@@ -29,9 +31,15 @@ const LANDING_KEPT_MS: i64 = DAY_MS;
 /// How long a run that no state names is kept: whoever writes it may still be at it.
 const RUN_KEPT_MS: i64 = 2 * DAY_MS;
 
+/// How long what shares of a job have found is kept after the last word of them: a share may take half a day.
+const JOB_KEPT_MS: i64 = 2 * DAY_MS;
+
 /// Removes what nothing needs any more, and says how many files that were. `shown` is the number of the oldest state that a
-/// catalogue may still show to anybody; none where there is no catalogue.
+/// catalogue may still show to anybody; none where there is no catalogue. Where there is one after all, nothing is removed.
 pub async fn clean(store: &Store, now_ms: i64, shown: Option<u64>) -> Result<u64, StoreError> {
+    if shown.is_none() && store.folders().await?.iter().any(|folder| folder.as_ref() == layout::CUTS) {
+        return Ok(0);
+    }
     let states = states(store).await?;
     let mut goes = Vec::new();
     let passed = |state: &State| shown.is_none_or(|shown| state.n <= shown);
@@ -55,6 +63,8 @@ pub async fn clean(store: &Store, now_ms: i64, shown: Option<u64>) -> Result<u64
     let named = named.flat_map(|runs| Table::ALL.iter().filter_map(|&table| runs.of(table)));
     let named: HashSet<&str> = named.map(|run| run.run.as_str()).collect();
     goes.extend(stray_runs(store, &named, now_ms).await?);
+    let candidate = states.last().and_then(|state| state.candidate.as_deref());
+    goes.extend(left_jobs(store, candidate, now_ms).await?);
     let count = goes.len() as u64;
     if !goes.is_empty() {
         store.delete(goes).await?;
@@ -101,6 +111,21 @@ async fn below_cut(store: &Store, state: &State, folder: &str) -> Result<Vec<Sli
 fn parent(key: &Path) -> Path {
     let parts: Vec<_> = key.parts().collect();
     Path::from_iter(parts[..parts.len().saturating_sub(1)].iter().cloned())
+}
+
+/// Files of jobs that nobody has gone on with for long.
+async fn left_jobs(store: &Store, candidate: Option<&str>, now_ms: i64) -> Result<Vec<Path>, StoreError> {
+    let mut jobs: HashMap<Path, (i64, Vec<Path>)> = HashMap::new();
+    for entry in store.list(&layout::MODELS.into()).await? {
+        let Some((model, job)) = layout::parse_job(&entry.key) else { continue };
+        if candidate != Some(model.as_str()) {
+            let (newest, files) = jobs.entry(layout::job_folder(&model, &job)).or_default();
+            *newest = entry.modified_ms.max(*newest);
+            files.push(entry.key);
+        }
+    }
+    let left = jobs.into_values().filter(|(newest, _)| now_ms - newest >= JOB_KEPT_MS);
+    Ok(left.flat_map(|(_, files)| files).collect())
 }
 
 /// Parts of runs that are old and that no recent state names.

@@ -185,6 +185,14 @@ pub fn job_folder(model: &str, job: &str) -> Path {
     Path::from_iter([MODELS, model, "jobs", job])
 }
 
+/// The model and the job that a file belongs to.
+pub fn parse_job(key: &Path) -> Option<(String, String)> {
+    let parts: Vec<_> = key.parts().collect();
+    let [models, model, jobs, job, _, ..] = parts.as_slice() else { return None };
+    let is_job = models.as_ref() == MODELS && jobs.as_ref() == "jobs";
+    is_job.then(|| (model.as_ref().to_owned(), job.as_ref().to_owned()))
+}
+
 /// What such a job is to score.
 pub fn job_plan(model: &str, job: &str) -> Path {
     job_folder(model, job).join("plan.json")

@@ -128,6 +128,10 @@ pub struct Bounds {
     pub end: i64,
 }
 
+/// By what a log is known from another one of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogId(pub u128);
+
 /// A log as its reader sees it.
 #[async_trait]
 pub trait Source: Send {
@@ -165,6 +169,12 @@ pub trait Source: Send {
 /// What a log holds.
 #[async_trait]
 pub trait Lookup: Send + Sync {
+    /// The log's id as it is now; `None` where it has none, or the log is gone. It tells whether the log was made anew while
+    /// it was read, which its records do not.
+    async fn id(&self) -> anyhow::Result<Option<LogId>> {
+        Ok(None)
+    }
+
     /// The offsets that a partition holds.
     async fn bounds(&self, partition: i32) -> anyhow::Result<Bounds>;
 

@@ -40,6 +40,9 @@ pub const VIEWS: [(&str, &str); 3] = [
     ("dead_letters", include_str!("../../templates/views/dead_letters.sql")),
 ];
 
+/// What the view `dead_letters` of a deployed stack shows besides: packets that never reached the log.
+pub const RULE_FAILURES: &str = include_str!("../../templates/views/rule_failures.sql");
+
 /// The value of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -78,9 +81,9 @@ impl Statement {
     }
 
     /// The definition of one of the [`VIEWS`] over the picture of the lake that a state shows.
-    pub fn view(text: &'static str, state: &State) -> Statement {
+    pub fn view(text: impl Into<Cow<'static, str>>, state: &State) -> Statement {
         let upto = state.upto.map(|day| day.to_string()).unwrap_or_default();
-        Statement::template(text)
+        Statement { text: text.into(), ..Statement::template("") }
             .bind("upto", Value::Text(upto))
             .bind("n", Value::Int(i64::try_from(state.n).unwrap_or(i64::MAX)))
             .bind("model", Value::Text(state.model().to_owned()))
@@ -361,6 +364,7 @@ mod tests {
             VIEWS[0].1,
             VIEWS[1].1,
             VIEWS[2].1,
+            RULE_FAILURES,
         ];
         for text in queries {
             Statement::of_person(text).unwrap_or_else(|e| panic!("{e}: {text}"));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use arrow::array::Array;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
+use object_store::path::Path;
 
 use super::{
     data::{CauseCount, Data, DayCauses, DeadLetters, Device, Freshness, SCHEMA_VERSION, Series, Status, Window},
@@ -67,6 +68,9 @@ pub struct ReportOptions {
     pub now_ms: i64,
     /// A last arrival that is longer ago than this is stale.
     pub fresh_ms: i64,
+    /// Files that can't be read now, and what to say of it.
+    pub left_out: Vec<Path>,
+    pub warnings: Vec<String>,
 }
 
 impl Default for ReportOptions {
@@ -81,6 +85,8 @@ impl Default for ReportOptions {
             refresh_s: 15,
             now_ms: 0,
             fresh_ms: 5 * 60_000,
+            left_out: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -124,6 +130,7 @@ struct Newest {
 impl<'a> Asked<'a> {
     async fn open(store: &'a Store, options: &'a ReportOptions) -> anyhow::Result<Asked<'a>> {
         let engine = LocalEngine::open(store.clone(), Options::default()).await.context("opening the lake")?;
+        engine.leave_out(&options.left_out);
         let newest = newest(&engine, options.device.as_deref()).await.context("looking for the newest reading")?;
         let newest_ms = newest.ts_ms.filter(|ts| *ts <= options.now_ms).unwrap_or(options.now_ms);
         let until_ms = options.until_ms.unwrap_or(newest_ms.saturating_add(1)).clamp(0, MAX_TIME_MS);
@@ -142,7 +149,8 @@ impl<'a> Asked<'a> {
                 series.insert(device.device_id.clone(), one);
             }
         }
-        let mut warnings = self.engine.take_warnings();
+        let mut warnings = self.options.warnings.clone();
+        warnings.extend(self.engine.take_warnings());
         warnings.truncate(MAX_WARNINGS);
         Ok(Data {
             schema_version: SCHEMA_VERSION,

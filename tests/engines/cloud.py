@@ -3,7 +3,7 @@
 moto's CloudFormation makes every resource whatever its condition, gives no outputs to a stack that was made by a change
 set, and has neither MSK's brokers nor topic rule destinations. So the life of a stack is played here, after the shapes of
 CloudFormation's API model: the template is evaluated for its parameters, what changes follows from what differs, and what
-happens comes as events, resource by resource. Of what the resources are only buckets and Glue's tables come to be, in moto: that
+happens comes as events, resource by resource. Of what the resources are only buckets, schedules and Glue's tables come to be, in moto: that
 CloudFormation would make the others is not shown by this. All other calls (identity, zones, roles, S3, things) go to moto.
 
     cloud = Cloud(lab, moto)                   its `endpoint` is for AWS_ENDPOINT_URL
@@ -47,14 +47,23 @@ class Refused(Exception):
         self.code, self.status = code, status
 
 
+DESTINATION = f"arn:aws:iot:{REGION}:{ACCOUNT}:ruledestination/vpc/0a1b2c3d-0000-4000-8000-000000000002"
+
+
 class Deployed(Resolver):
     """A template whose resources exist: attributes and references have values."""
+
+    # Where images go, if to a registry of the test.
+    registry = ""
 
     def reference(self, name):
         found = super().reference(name)
         resource = self.template["Resources"].get(name, {})
         if resource.get("Type") == "AWS::Glue::Database":
             return self.value(resource["Properties"]["DatabaseInput"]["Name"])
+        if resource.get("Type") == "AWS::StepFunctions::StateMachine":
+            machine = self.value(resource["Properties"]["StateMachineName"])
+            return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{machine}"
         return physical(self.parameters["AWS::StackName"], name) if found == f"<{name}>" else found
 
     def attribute(self, resource, name):
@@ -63,10 +72,12 @@ class Deployed(Resolver):
         if (resource, name) == ("KafkaCluster", "Arn"):
             return f"arn:aws:kafka:{REGION}:{ACCOUNT}:cluster/{stack}/0a1b2c3d-0000-4000-8000-000000000001-1"
         if (resource, name) == ("DeviceDestination", "Arn"):
-            return f"arn:aws:iot:{REGION}:{ACCOUNT}:ruledestination/vpc/0a1b2c3d-0000-4000-8000-000000000002"
+            return DESTINATION
         if name == "Arn" or name.endswith("Arn"):
             return f"arn:aws:any:{REGION}:{ACCOUNT}:{physical(stack, resource)}"
         if name == "RepositoryUri":
+            if self.registry:
+                return self.registry
             return f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{physical(stack, resource).lower()}"
         return f"{physical(stack, resource)}-{name.lower()}"
 
@@ -107,9 +118,10 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"
 
 
-def evaluated(template: dict, given: dict, name: str):
+def evaluated(template: dict, given: dict, name: str, registry: str = ""):
     """Resources and outputs of a template under its parameters."""
     resolver = Deployed(template, given)
+    resolver.registry = registry
     resolver.parameters.update({
         "AWS::StackName": name, "AWS::Region": REGION, "AWS::AccountId": ACCOUNT,
         "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{name}/x",
@@ -123,6 +135,7 @@ class Cloud:
     def __init__(self, lab, moto):
         self.moto = urllib.parse.urlsplit(moto.endpoint)
         self.stacks, self.gone, self.sets, self.failures = {}, [], {}, {}
+        self.registry, self.kafka_versions, self.processors = "", ["3.9.x", "4.1.x.kraft"], 1000.0
         self.calls, self.pause_s, self.lock = [], 0.0, threading.RLock()
         # What else an answer of moto's has, for who is answered by this thread.
         self.passed_on = threading.local()
@@ -189,7 +202,13 @@ class Cloud:
                 "state": "ACTIVE", "provisioned": {"numberOfBrokerNodes": 2, "currentBrokerSoftwareInfo": {"kafkaVersion": "3.9.x"}}}}),
             (method == "GET" and bare.startswith("/destinations/"), lambda: {"topicRuleDestination": {
                 "arn": bare[len("/destinations/"):], "status": self.destination}}),
-            (bare == "/v1/kafka-versions", lambda: {"kafkaVersions": [{"version": v, "status": "ACTIVE"} for v in ("3.9.x", "4.1.x.kraft")]}),
+            (bare == "/v1/kafka-versions", lambda: {"kafkaVersions": [
+                {"version": v, "status": "ACTIVE"} for v in self.kafka_versions]}),
+            (target.endswith(".ListServiceQuotas"), lambda: {"Quotas": [
+                {"QuotaName": f"{kind} vCPU resource count", "Value": self.processors} for kind in ("Fargate Spot", "Fargate On-Demand")]}),
+            (method == "GET" and bare.startswith("/rules/"), lambda: {"rule": {"ruleName": bare[len("/rules/"):], "actions": [
+                {"kafka": {"destinationArn": DESTINATION, "topic": "vitals", "clientProperties": {}}}]}}),
+            (bare == "/endpoint", lambda: {"endpointAddress": "127.0.0.1"}),
             (bare.startswith("/policy-targets/"), lambda: {"targets": []}),
             (bare.startswith("/applications/"), lambda: {"application": {"state": "STOPPED"}}),
             (target.endswith(".ListExecutions"), lambda: {"executions": []}),
@@ -285,7 +304,7 @@ class Cloud:
         given = parameters(form, stack)
         number = {"id": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:changeSet/{form['ChangeSetName']}/{uuid.uuid4()}"}
         try:
-            resources, outputs = evaluated(template, given, name)
+            resources, outputs = evaluated(template, given, name, self.registry)
         except Unresolved as error:
             raise Refused("ValidationError", str(error)) from error
         changes = differences(stack.resources, resources)
@@ -343,7 +362,7 @@ class Cloud:
     def do_UpdateStack(self, form):
         stack = self.stack(form["StackName"])
         template, given = self.template(form, stack), parameters(form, stack)
-        resources, outputs = evaluated(template, given, stack.name)
+        resources, outputs = evaluated(template, given, stack.name, self.registry)
         changes = differences(stack.resources, resources)
         if not changes:
             raise Refused("ValidationError", "No updates are to be performed.")
@@ -391,7 +410,7 @@ class Cloud:
     def apply(self, stack, found, verb: str, token: str) -> None:
         with self.lock:
             # CloudFormation goes by what depends on what.
-            made = ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::Glue::Table")
+            made = ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::Glue::Table", "AWS::Scheduler::Schedule")
             added = [c for c in found["changes"] if c["Action"] == "Add" and c["ResourceType"] in made]
             for change in sorted(added, key=lambda change: made.index(change["ResourceType"])):
                 self.make(stack.name, change["LogicalResourceId"], found["resources"][change["LogicalResourceId"]])
@@ -417,14 +436,19 @@ class Cloud:
             stack.of_stack(f"{verb}_COMPLETE", token=token)
 
     def make(self, stack: str, name: str, resource: dict) -> None:
-        """Makes what moto has: buckets, databases and tables."""
+        """Makes what moto has: buckets, databases, tables and schedules."""
         kind, properties = resource["Type"], resource["Properties"]
+        signed = lambda service: s3.SIGNED["Authorization"].replace("/s3/", f"/{service}/")
+        if kind == "AWS::Scheduler::Schedule":
+            headers = {"Authorization": signed("scheduler"), "Content-Type": "application/json"}
+            status, _, answer = self.forward("POST", f"/schedules/{physical(stack, name)}", headers, json.dumps(properties).encode())
+            assert status == 200 or b"Conflict" in answer, f"{name}: {answer!r}"
         if kind == "AWS::S3::Bucket":
             self.forward("PUT", f"/{physical(stack, name)}", s3.SIGNED, b"")
         if kind in ("AWS::Glue::Database", "AWS::Glue::Table"):
             what = kind.rsplit("::", 1)[1]
             asked = {"DatabaseInput": properties.get("DatabaseInput"), "DatabaseName": properties.get("DatabaseName"), "TableInput": properties.get("TableInput")}
-            headers = {"Authorization": s3.SIGNED["Authorization"].replace("/s3/", "/glue/"), "X-Amz-Target": f"AWSGlue.Create{what}", "Content-Type": "application/x-amz-json-1.1"}
+            headers = {"Authorization": signed("glue"), "X-Amz-Target": f"AWSGlue.Create{what}", "Content-Type": "application/x-amz-json-1.1"}
             status, _, answer = self.forward("POST", "/", headers, json.dumps({k: v for k, v in asked.items() if v}).encode())
             assert status == 200 or b"AlreadyExists" in answer, f"{name}: {answer!r}"
 

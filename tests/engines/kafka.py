@@ -198,7 +198,7 @@ class Cluster:
 
     def __init__(self, lab, brokers: int, ssl: bool, sasl: bool, settings: dict, jvm: list, source: Optional[Path]):
         engine = lab.engine("kafka")
-        self.lab, self._admin = lab, None
+        self.lab, self._admin, self._left = lab, None, []
         # Killed, it would leave the libraries there that it unpacks.
         scratch = lab.folder / "java"
         scratch.mkdir(exist_ok=True)
@@ -300,6 +300,8 @@ class Cluster:
 
     def forget_admin(self) -> None:
         """Has the next question asked by a new client: one that lost a broker may wait for an answer that never comes."""
+        # Answers to what it was asked may yet come, and others may be asking it.
+        self._left.append(self._admin)
         self._admin = None
 
     def leaders(self, topic: str) -> dict:

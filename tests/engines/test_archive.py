@@ -32,6 +32,12 @@ def archived_days(lab):
     said = lake.run("query", "devices", "--since", iso(first + 2 * DAY_MS), "--require-complete").stderr
     check("archived" not in said, said)
 
+    page = lab.folder / "report.html"
+    said = lake.run("report", "--since", iso(first), "--out", page).stderr
+    check(f"warning: {day} is archived and missing from this answer" in said, said)
+    check(f"{day} is archived and missing" in page.read_text(), "the page says what it lacks")
+    check("archived" not in lake.run("report", "--out", page).stderr, "a report of the last day lacks nothing")
+
     equal(lake.run("restore", "status").stdout, f"{day}  archived\n", "what is archived")
     said = lake.run("restore", "--from", day, "--to", day, "--tier", "bulk", ok=(2,)).stderr
     check("`--allow-two-days`" in said, said)

@@ -296,6 +296,44 @@ def query_on_aws(lab):
     server.close()
 
 
+@test("moto", "trino", slow=True, limit_s=3000)
+def rule_failures_are_dead_letters(lab):
+    """What a topic rule could not hand to Kafka is in the catalogue's view `dead_letters`, with device, time and bytes."""
+    both = Both(lab)
+    # As the template has it, and as AWS IoT's error actions write it.
+    kinds = {"rulename": "string", "topic": "string", "clientid": "string", "base64originalpayload": "string",
+             "failures": "array<struct<failedaction:string,failedresource:string,errormessage:string>>"}
+    glue(both.s3, "CreateTable", {"DatabaseName": DATABASE, "TableInput": {
+        "Name": "rule_failures", "TableType": "EXTERNAL_TABLE", "Parameters": {"classification": "json"},
+        "StorageDescriptor": {
+            "Location": f"{both.lake.place}/failures/", "Columns": [{"Name": n, "Type": t} for n, t in kinds.items()],
+            "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+            "SerdeInfo": {"SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe"},
+        },
+    }})
+    both.show()
+    both.trino = lab.start_engine("trino", both.s3)
+    others = both.there("SELECT * FROM dead_letters")
+    day_ms = 86_400_000
+    expected = []
+    for n, ms in enumerate((both.end - 2 * day_ms, both.end)):
+        payload = json.dumps({"timestamp": ms, "heart_rate": 70 + n}).encode()
+        said = {"ruleName": "vitals", "topic": f"$aws/rules/vitals/iot/device/bed_{n}", "cloudwatchTraceId": "x",
+                "clientId": f"bed_{n}", "base64OriginalPayload": base64.b64encode(payload).decode(),
+                "failures": [{"failedAction": "KafkaAction", "failedResource": "vitals", "errorMessage": "time-out"}]}
+        name = f"failures/dt={iso(ms)[:10]}/{ms}-11111111-0000-4000-8000-00000000000{n}.json"
+        both.s3.put(f"wards/{name}", json.dumps(said).encode())
+        expected.append({"device_id": f"bed_{n}", "arrived_at": iso(ms)[:23].replace("T", " "), "reason": "rule_failed",
+                         "payload": payload.decode(), "dt": None if n else iso(ms)[:10]})
+    names = ", ".join(expected[0])
+    found = both.there(f"SELECT {names} FROM dead_letters WHERE reason = 'rule_failed' ORDER BY arrived_at")
+    equal(found, expected, "what the rule could not hand on")
+    all_of_them = both.there("SELECT * FROM dead_letters")
+    equal(len(all_of_them), len(others) + 2, "dead letters")
+    check(others, "there are other dead letters")
+
+
 @test("ministack", slow=True)
 def query_on_another_athena(lab):
     """`vitals query sql --target aws` understands another maker's Athena: pages, types, nulls, errors, ids."""

@@ -192,8 +192,9 @@ class Slot:
                 return self.crash.later(0.05, look)
             code, text = self.process.child.returncode, self.process.text()
             self.crash.goodbye_s = max(self.crash.goodbye_s, took)
-            # Where the store is away it can't store everything, and says so.
-            late = code == 1 and self.crash.store_troubled() and "could not be stored" in text
+            # Where the store is away, or brokers don't say that the topic is still the same, it can't store everything, and
+            # says so.
+            late = code == 1 and self.crash.is_troubled() and "could not be stored" in text
             fresh = code == -signal.SIGTERM and not began(text)
             check(code == 0 or late or fresh, f"{self.process.name} ended with {code} after SIGTERM: {text[-2000:]}")
             then()
@@ -221,7 +222,8 @@ class Crash:
         self.actions: list = []
         self.numbers, self.lock = itertools.count(), threading.RLock()
         self.cluster = lab.start_engine("kafka", brokers=3)
-        self.away = False
+        # Whether a broker is away, and when the last one came back.
+        self.away, self.away_until = False, 0.0
         self.cluster.create_topic(TOPIC, PARTITIONS, {"message.timestamp.type": "LogAppendTime"})
         self.s3 = self.proxy = None
         if on_s3:
@@ -281,6 +283,10 @@ class Crash:
 
     def store_troubled(self) -> bool:
         return time.monotonic() < self.trouble_until + 10
+
+    def is_troubled(self) -> bool:
+        """Whether store or brokers are away, or were a moment ago."""
+        return self.store_troubled() or self.away or time.monotonic() < self.away_until + 10
 
     # ---- faults
 
@@ -402,7 +408,7 @@ class Crash:
 
         def back():
             if broker.number in known_brokers(broker.port):
-                self.away = False
+                self.away, self.away_until = False, time.monotonic()
             else:
                 self.later(0.3, back)
 
@@ -422,7 +428,7 @@ class Crash:
         def end():
             for broker in self.cluster.brokers:
                 broker.resume()
-            self.away = False
+            self.away, self.away_until = False, time.monotonic()
 
         for broker in self.cluster.brokers:
             broker.pause()

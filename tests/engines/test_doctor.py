@@ -5,6 +5,7 @@ import os
 import socket
 
 from lab import check, equal, test
+from test_stack import Desk
 from test_devices import Cloud, a_stranger_to_aws
 
 
@@ -75,3 +76,29 @@ def doctor_of_aws(lab):
     with a_stranger_to_aws() as env:
         found = doctor(lab, "--target", "aws", env=env, ok=(1,))
     check("aws sso login" in found["credentials"]["todo"], f"{found['credentials']}")
+
+
+@test("moto")
+def doctor_of_a_stack(lab):
+    """Of a stack that is well all is well; of one that is not, what is wrong is found, each with what to do."""
+    desk = Desk(lab)
+    desk.deploy()
+    look = lambda **options: doctor(lab, "--target", "aws", env=desk.env, cwd=desk.folder, **options)
+    with socket.socket() as devices:
+        devices.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            devices.bind(("127.0.0.1", 8883))
+            devices.listen()
+        except OSError:
+            pass  # Somebody else listens there, which is as good.
+        found = look()
+    for name in ("credentials", "clock", "permissions", "stack", "quotas", "kafka", "ports", "rule"):
+        equal(found[name]["verdict"], "ok", f"{found[name]}")
+    check("1000 vCPU (the stack uses up to" in found["quotas"]["found"], f"{found['quotas']}")
+
+    desk.cloud.destination, desk.cloud.processors, desk.cloud.kafka_versions = "ERROR", 2.0, ["4.1.x.kraft"]
+    desk.cloud.denied = {"kafka:CreateClusterV2"}
+    found = look(ok=(1,))
+    for name, verdict, word in (("rule", "fail", "ERROR"), ("quotas", "warn", "fargate 2 vCPU"),
+                                ("kafka", "fail", "no version 3.9.x"), ("permissions", "fail", "kafka:CreateClusterV2")):
+        check(found[name]["verdict"] == verdict and word in found[name]["found"] and found[name]["todo"], f"{found[name]}")

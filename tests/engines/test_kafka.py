@@ -87,6 +87,27 @@ def topic_made_anew(lab):
 
 
 @test("kafka", "confluent")
+def topic_made_anew_while_a_worker_hangs(lab):
+    """A worker that hangs while its topic is deleted, made anew and filled stores nothing of the new one under old offsets."""
+    kafka = lab.start_engine("kafka")
+    topic = Topic(lab, kafka, "beneath")
+    topic.send(60)
+    # Nobody takes its partition away meanwhile, which would have it look anew.
+    worker = topic.worker("--window", "1", "--kafka-set", "session.timeout.ms=45000")
+    lab.wait_until_stored(topic.lake, 60)
+    worker.child.send_signal(signal.SIGSTOP)
+    kafka.delete_topic("beneath")
+    kafka.create_topic("beneath", 1, STAMPED)
+    topic.send(100)
+    worker.child.send_signal(signal.SIGCONT)
+    equal(worker.ended(), 1, f"exit code of the worker: {worker.text()[-1000:]}")
+    says(worker.text(), "`kafka-beneath` partition 0", "made anew", "--chain")
+    topic.holds(range(60))
+    topic.ingest("--chain", "beneath-2")
+    topic.holds(range(160))
+
+
+@test("kafka", "confluent")
 def topic_goes_while_it_is_read(lab):
     """A worker whose topic is deleted says so and ends; the lake keeps what it has."""
     kafka = lab.start_engine("kafka")

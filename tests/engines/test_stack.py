@@ -10,6 +10,7 @@ from pathlib import Path
 import s3
 from cloud import Cloud
 from lab import check, equal, test
+from test_image import small_program
 
 DIGEST = "sha256:" + "a" * 64
 IMAGE = ("--image", DIGEST)
@@ -178,6 +179,29 @@ def stack_guards(lab):
     nowhere = {k: v for k, v in desk.env.items() if k != "AWS_REGION"}
     # Where no vitals.toml names one either.
     lab.run([lab.program, "plan"], ok=(4,), env=nowhere, cwd=lab.folder)
+
+
+@test("moto", "registry")
+def stack_pushes_the_image(lab):
+    """`vitals deploy` pushes the image between its passes, and the second one names it; what is there is not sent again."""
+    desk, registry = Desk(lab), lab.start_engine("registry")
+    desk.cloud.registry = f"{registry.host}/vitals"
+    program = ("--linux-binary", small_program(lab))
+    nothing = desk.vitals("deploy", "--yes", "--linux-binary", desk.folder / "none", ok=(3,))
+    check("can't read" in nothing.stderr and desk.stack() is None, f"nothing is made first: {nothing.stderr}")
+    desk.vitals("deploy", "--yes", *program)
+    digest = desk.stack().values()["ImageDigest"]
+    (tag,) = registry.tags("vitals")
+    pulled = registry.pull("vitals", digest)
+    equal((pulled.digest, pulled.config["architecture"]), (digest, "amd64"), "the image that the second pass names")
+    equal(desk.stack().values()["ImageArchitecture"], "X86_64", "its processor, as ECS says it")
+    check(tag.endswith(digest[7:19]), f"the tag {tag} is of the digest {digest}")
+    check("ComputeIngestService" in desk.stack().resources, "the services are made")
+    uploads = registry.uploads()
+    desk.vitals("deploy", "--yes", *program)
+    equal((registry.uploads(), desk.stack().values()["ImageDigest"]), (uploads, digest), "uploads, and digest, of a second run")
+    desk.vitals("deploy", "--yes", "--linux-binary", small_program(lab, seed=2))
+    check(desk.stack().values()["ImageDigest"] != digest, "another program is another image")
 
 
 @test("moto")

@@ -1,5 +1,6 @@
 """The state machine that trains on AWS, executed by an interpreter of somebody else's with stand-ins for the services."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -39,12 +40,17 @@ def interpreted(lab, *mode: str) -> str:
     """Runs the scripts, and gives what they said."""
     check(DEFINITION.exists(), f"there is no {DEFINITION}")
     engine = lab.engine("stepfunctions")
-    # A module finds packages from where it lies, so the scripts are put beside them for the run.
-    beside = Path(tempfile.mkdtemp(prefix="run-", dir=engine["folder"]))
+    with beside(engine["folder"]) as scripts:
+        return lab.run([engine["node"], scripts / "main.mjs", DEFINITION, engine["models"], *mode], patience_s=800).stdout
+
+
+@contextlib.contextmanager
+def beside(packages: Path):
+    """The scripts in a folder beside their packages for as long as they are needed: a module finds packages from where it lies."""
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=packages))
     try:
         for script in SCRIPTS.glob("*.mjs"):
-            shutil.copy(script, beside)
-        argv = [engine["node"], beside / "main.mjs", DEFINITION, engine["models"], *mode]
-        return lab.run(argv, patience_s=800).stdout
+            shutil.copy(script, folder)
+        yield folder
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -147,6 +147,7 @@ fn what_is_not_understood_is_exit_code_2() {
         "up --window 0.5",
         "ingest --from http://a",
         "simulate --qos 3",
+        "simulate --to kafka://127.0.0.1:1/x --broker 127.0.0.1:1",
         "simulate --speed 0",
         "train --since yesterday",
         "train --data readings.csv",

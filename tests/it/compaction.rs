@@ -192,13 +192,36 @@ async fn cleaning_takes_only_what_nothing_needs() {
     let landed = landing::list(&store, &"landing".into()).await.unwrap().len();
     assert_eq!(landed, 3);
 
+    let cuts = vitals::lake::layout::cuts_file(1);
+    store.create(&cuts, bytes::Bytes::from_static(b"x")).await.unwrap();
+    let removed = clean(&store, now + 3 * DAY_MS, None).await.unwrap();
+    assert_eq!(removed, 0, "there is a catalogue, and nobody says what it shows");
+    store.delete(vec![cuts]).await.unwrap();
+
     let removed = clean(&store, now + 3 * DAY_MS, None).await.unwrap();
     // Two landing files and the first of two states; the head of the chain stays.
     assert_eq!(removed, 3);
+    let kept = "models/m-1/jobs/vitals-a/";
+    let keys = ["plan.json", "00000/dt=2026-03-01.parquet"].map(|name| format!("{kept}{name}"));
+    for key in keys.iter().map(String::as_str).chain(["models/m-1/model.bin"]) {
+        store.create(&key.into(), bytes::Bytes::from_static(b"x")).await.unwrap();
+    }
+    let now = vitals::lake::now_ms();
+    assert_eq!(clean(&store, now + DAY_MS, None).await.unwrap(), 0, "the job may still be going on");
+    assert_eq!(clean(&store, now + 3 * DAY_MS, None).await.unwrap(), 2, "nobody goes on with the job");
+    // Nor is a job of the model that is to take over touched.
+    store.create(&keys[0].as_str().into(), bytes::Bytes::from_static(b"x")).await.unwrap();
+    let state = State { candidate: Some("m-1".to_owned()), ..State::load(&store).await.unwrap() };
+    state.commit(&store).await.unwrap();
+    clean(&store, now + 3 * DAY_MS, None).await.unwrap();
+    assert!(store.get(&keys[0].as_str().into()).await.is_ok(), "its model is to take over");
+    store.delete(vec![keys[0].as_str().into()]).await.unwrap();
+    let left = store.list(&"models".into()).await.unwrap();
+    assert_eq!(left.iter().map(|file| file.key.as_ref()).collect::<Vec<_>>(), ["models/m-1/model.bin"]);
     let left = landing::list(&store, &"landing".into()).await.unwrap();
     assert_eq!(left.iter().map(|file| file.first).collect::<Vec<_>>(), [6]);
     assert_eq!(readings(&store).await, expected());
-    assert_eq!(State::load(&store).await.unwrap().n, 2);
+    assert_eq!(State::load(&store).await.unwrap().n, 3);
 }
 
 #[tokio::test]

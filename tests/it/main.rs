@@ -15,4 +15,5 @@ mod readme;
 mod s3;
 mod store;
 mod support;
+mod train_aws;
 mod worker;

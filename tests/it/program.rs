@@ -27,6 +27,9 @@ pub fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vitals"));
     for name in [
         "VITALS_LAKE",
+        "VITALS_TARGET",
+        "VITALS_STACK",
+        "VITALS_REGION",
         "VITALS_BROKER",
         "VITALS_CONFIG",
         "VITALS_OPT_ML",

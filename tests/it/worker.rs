@@ -1,13 +1,19 @@
 //! The worker over a log of its own: every record once, whatever the store and other workers do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use object_store::memory::InMemory;
 use vitals::{
     ingest::worker::{Ingested, OnBad, Worker, WorkerOptions},
     lake::{Store, landing},
-    log::{Bounds, LogEvent, Lookup, Record, Records, Source},
+    log::{Bounds, LogEvent, LogId, Lookup, Record, Records, Source},
 };
 
 use crate::{
@@ -34,11 +40,26 @@ struct Fixed {
     rests_at: Option<i64>,
     /// Milliseconds between records: another log has other times.
     step_ms: i64,
+    /// By which it is known.
+    id: Arc<AtomicU64>,
+    /// From this record on it is another one.
+    anew_at: Option<i64>,
 }
 
 impl Fixed {
     fn new(start: i64, end: i64) -> Fixed {
-        Fixed { start, end, at: start, assigned: false, begun: false, paused: false, rests_at: None, step_ms: 1000 }
+        Fixed {
+            start,
+            end,
+            at: start,
+            assigned: false,
+            begun: false,
+            paused: false,
+            rests_at: None,
+            step_ms: 1000,
+            id: Arc::new(AtomicU64::new(1)),
+            anew_at: None,
+        }
     }
 
     fn arrived_ms(&self, offset: i64) -> i64 {
@@ -51,10 +72,15 @@ struct Held {
     start: i64,
     end: i64,
     step_ms: i64,
+    id: Arc<AtomicU64>,
 }
 
 #[async_trait]
 impl Lookup for Held {
+    async fn id(&self) -> anyhow::Result<Option<LogId>> {
+        Ok(Some(LogId(u128::from(self.id.load(SeqCst)))))
+    }
+
     async fn bounds(&self, _: i32) -> anyhow::Result<Bounds> {
         Ok(Bounds { start: self.start, end: self.end })
     }
@@ -71,7 +97,7 @@ impl Source for Fixed {
     }
 
     fn lookup(&self) -> Arc<dyn Lookup> {
-        Arc::new(Held { start: self.start, end: self.end, step_ms: self.step_ms })
+        Arc::new(Held { start: self.start, end: self.end, step_ms: self.step_ms, id: Arc::clone(&self.id) })
     }
 
     async fn next(&mut self, _: Duration) -> anyhow::Result<LogEvent> {
@@ -92,6 +118,9 @@ impl Source for Fixed {
             return Ok(LogEvent::Idle);
         }
         let offset = self.at;
+        if self.anew_at == Some(offset) {
+            self.id.fetch_add(1, SeqCst);
+        }
         self.at += 1;
         let arrived_ms = self.arrived_ms(offset);
         let payload = match offset % 10 {
@@ -230,6 +259,18 @@ async fn a_log_made_anew_under_the_old_name_is_refused() {
         assert!(error.contains("not the one that the lake has") && error.contains("--chain"), "{error}");
     }
     holds(&store, 0, 40).await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_log_that_was_made_anew_while_it_was_read_is_stored() {
+    let store = Store::memory();
+    let error = work(&store, Fixed { anew_at: Some(25), ..Fixed::new(0, 80) }, 10).await.unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("`fixed` partition 0") && error.contains("made anew while it was read"), "{error}");
+    // As far as files had been written by then.
+    let next = landing::head(&store, "fixed", 0).await.unwrap().map_or(0, |head| head.next);
+    assert!(next <= 25, "{next}");
+    holds(&store, 0, next).await;
 }
 
 #[tokio::test]

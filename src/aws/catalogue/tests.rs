@@ -144,6 +144,25 @@ async fn an_empty_database_comes_to_show_the_lake_and_a_second_time_nothing_chan
 }
 
 #[tokio::test]
+async fn what_a_topic_rule_could_not_hand_on_is_among_the_dead_letters_where_there_is_a_table_of_it() {
+    for there in [false, true] {
+        let glue: Arc<Mutex<Glue>> = Arc::default();
+        if there {
+            glue.lock().unwrap().tables.insert(FAILURES_TABLE.into(), json!({"Name": FAILURES_TABLE}));
+        }
+        let (store, replay) = bench(&glue, |_, _| None).await;
+        put(&store, &replay).await.unwrap();
+        let glue = glue.lock().unwrap();
+        for table in Table::ALL {
+            let (text, _) = glue.view(table.name());
+            let shows = text.contains("FROM rule_failures");
+            assert_eq!(shows, there && table == Table::DeadLetters, "{text}");
+            assert!(!text.contains("$upto") && !text.contains("$n"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_view_that_somebody_else_moved_on_meanwhile_is_looked_at_anew_and_not_taken_back() {
     let glue: Arc<Mutex<Glue>> = Arc::default();
     // Whoever else is at it has put state 2 in force just before our first change of a view.
@@ -221,6 +240,18 @@ fn only_what_all_views_have_shown_for_an_hour_is_settled() {
     assert_eq!(settled(&views([3, 2, 3]), &since(0), SETTLED_MS), Some(2));
     assert_eq!(settled(&views([3, 2, 3]), &since(1), SETTLED_MS), None);
     assert_eq!(settled(&Shown::default(), &since(0), SETTLED_MS), None);
+}
+
+#[test]
+fn rule_failures_have_the_columns_of_dead_letters() {
+    let names: Vec<_> = catalogue::view_columns(Table::DeadLetters).into_iter().map(|column| column.name).collect();
+    let selected = RULE_FAILURES.split("SELECT").nth(1).unwrap().split("FROM").next().unwrap();
+    let selected: Vec<_> =
+        selected.split(" AS ").skip(1).filter_map(|rest| rest.split([',', '\n', ' ', ')']).next()).collect();
+    // What is cast has a type behind its AS.
+    let selected = selected.iter().map(|name| name.trim_matches('"'));
+    let selected: Vec<_> = selected.filter(|selected| names.iter().any(|name| name == selected)).collect();
+    assert_eq!(selected, names);
 }
 
 #[test]

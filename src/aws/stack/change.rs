@@ -8,11 +8,11 @@ use aws_sdk_cloudformation::types::{
 use chrono::Utc;
 use serde::Serialize;
 
-use super::{Stack, Standing, body::Body};
+use super::{Pauses, Stack, Standing, body::Body};
 use crate::aws::clients::{CallFailed, failed};
 
-/// How long between two questions whether a change set is there.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long between two questions whether a change set is there: at first, and at most.
+const PAUSES: Pauses = Pauses { next: Duration::from_millis(250), most: Duration::from_secs(2) };
 
 /// A change set that CloudFormation has worked out.
 #[derive(Debug, Clone)]
@@ -129,6 +129,7 @@ impl Stack {
     /// # Errors
     /// [`ChangeError`].
     pub async fn read_change_set(&self, id: &str) -> Result<ChangeSet, ChangeError> {
+        let mut pauses = PAUSES;
         loop {
             let call = self.client.describe_change_set().stack_name(&self.name).change_set_name(id);
             let answer = match call.send().await.map_err(failed("asking for the change set")) {
@@ -166,7 +167,7 @@ impl Stack {
                     return Err(ChangeError::Refused(reason));
                 }
                 Some(ChangeSetStatus::DeleteComplete) => return Err(ChangeError::Gone(id.to_owned())),
-                _ => tokio::time::sleep(PAUSE).await,
+                _ => pauses.rest().await,
             }
         }
     }

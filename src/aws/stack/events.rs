@@ -5,11 +5,12 @@ use std::{collections::HashSet, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Described, Stack, moment};
+use super::{Described, Pauses, Stack, moment};
 use crate::aws::clients::{CallFailed, failed};
 
-/// How long between two questions for news. A stack takes half an hour; CloudFormation's rate is shared by an account.
-const PAUSE: Duration = Duration::from_secs(4);
+/// How long between two questions for news, at first and at most. A stack takes half an hour; CloudFormation's rate is shared
+/// by an account.
+const PAUSES: Pauses = Pauses { next: Duration::from_millis(250), most: Duration::from_secs(4) };
 
 /// The most events of one operation that are looked through for its cause.
 const MOST: usize = 5_000;
@@ -77,6 +78,7 @@ pub struct Follower<'a> {
     token: Option<String>,
     seen: HashSet<String>,
     all: Vec<Event>,
+    pauses: Pauses,
 }
 
 /// What is new.
@@ -91,7 +93,7 @@ impl<'a> Follower<'a> {
     /// Follows the operation of a token; without one, the stack's last.
     pub fn new(stack: &'a Stack, id: &str, token: Option<&str>) -> Follower<'a> {
         let (id, token) = (id.to_owned(), token.map(str::to_owned));
-        Follower { stack, id, token, seen: HashSet::new(), all: Vec::new() }
+        Follower { stack, id, token, seen: HashSet::new(), all: Vec::new(), pauses: PAUSES }
     }
 
     /// Every event of the operation so far, in the order of time.
@@ -117,7 +119,7 @@ impl<'a> Follower<'a> {
                 // Some stand-ins forget a stack that was deleted.
                 None => return Ok(News::Ended(Box::new(gone(&self.id)))),
             }
-            tokio::time::sleep(PAUSE).await;
+            self.pauses.rest().await;
         }
     }
 

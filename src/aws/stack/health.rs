@@ -191,7 +191,11 @@ async fn training(access: &Access, held: &Described) -> Result<Option<Line>, Cal
     let status = last.status().as_str();
     let state = if ["SUCCEEDED", "RUNNING"].contains(&status) { State::Good } else { State::Attention };
     let when = super::moment_of(last.start_date().secs());
-    Ok(Some(Line::new("training", state, format!("the last began {when}: {status}"))))
+    let more = match state {
+        State::Attention => format!("; `vitals train --follow {}` says why", last.execution_arn()),
+        _ => String::new(),
+    };
+    Ok(Some(Line::new("training", state, format!("the last began {when}: {status}{more}"))))
 }
 
 async fn alarms(access: &Access, held: &Described) -> Result<Vec<Line>, CallFailed> {

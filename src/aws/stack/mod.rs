@@ -16,7 +16,7 @@
 //! whose image is not there yet never becomes stable: the first pass makes everything that needs neither; the image is
 //! pushed and the brokers are asked for; the second pass adds the rule, its destination and the services.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_sdk_cloudformation::{Client, types::StackStatus};
 use chrono::{DateTime, Utc};
@@ -27,6 +27,7 @@ pub mod body;
 pub mod cause;
 pub mod change;
 pub mod events;
+pub mod fit;
 pub mod health;
 pub mod leftovers;
 mod policy;
@@ -38,6 +39,20 @@ pub use template::Template;
 
 /// The training workflow, which goes into the template's body.
 pub const WORKFLOW: &str = include_str!("../../../templates/training.asl.json");
+
+/// How long to wait between two questions: longer each time, as what is not done soon takes its time.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
+    next: Duration,
+    most: Duration,
+}
+
+impl Pauses {
+    async fn rest(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 3 / 2).min(self.most);
+    }
+}
 
 /// One stack by its name; it need not be there.
 #[derive(Debug, Clone)]

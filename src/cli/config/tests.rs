@@ -319,7 +319,7 @@ fn one_command_is_shown_as_its_command_line_has_it() {
 
 /// Every flag of a program with words that it takes.
 fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg, Vec<&'static str>)>) {
-    const WORDS: [&str; 25] = [
+    const WORDS: [&str; 26] = [
         "64MB",
         "client.id=x",
         "1/2",
@@ -344,6 +344,7 @@ fn choices(command: &Command, path: &[String], found: &mut Vec<(CommandPath, Arg
         "kafka://h:1/t",
         "127.0.0.1:5000/a",
         "18446744073709551615",
+        "arn:aws:states:r:1:execution:m:n",
         "ü",
     ];
     for arg in command.get_arguments().filter(|arg| file::is_setting(arg)) {

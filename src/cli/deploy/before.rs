@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::super::{in_words, tell};
+use super::super::{in_words, plan, tell};
 use crate::aws::{
     clients::{Access, failed},
     doctor::{self, Verdict},
@@ -90,11 +90,7 @@ pub async fn brokers(access: &Access, held: &Described) -> anyhow::Result<Vec<(S
 
 /// What the standing parts will cost, in words.
 pub fn estimate(template: &Template, wanted: &Wanted, held: Option<&Described>) -> String {
-    let declared = template.parameters();
-    let value = |name: &str| {
-        let given = wanted.parameters.get(name).or_else(|| held?.parameters.get(name)).cloned();
-        given.or_else(|| declared.iter().find(|p| p.name == name)?.default.clone()).unwrap_or_default()
-    };
+    let value = |name: &str| plan::effective(name, &wanted.parameters, held, template);
     let number = |name: &str| value(name).parse::<f64>().unwrap_or(0.0);
     let interfaces = template.resources().values().filter(|r| r.kind == "AWS::EC2::VPCEndpoint").count() as f64 - 1.0;
     let endpoints = if value("CreateEndpoints") == "true" { interfaces * number("ZoneCount") } else { 0.0 };

@@ -11,19 +11,30 @@ use crate::aws::{
     stack::Described,
 };
 
+/// The image that is to be pushed; `None` where one is named that is there. Before anything is made in AWS: a program that
+/// can't be read, or that runs in no container, is better told now than after half an hour.
+///
+/// # Errors
+/// Where it can't be built.
+pub async fn built(args: &DeployArgs) -> anyhow::Result<Option<Image>> {
+    if args.image.is_some() { Ok(None) } else { build(&args.source).await.map(Some) }
+}
+
 /// Sees to it that the image is in the stack's repository; gives the parameters that name it.
 ///
 /// # Errors
-/// Where it can't be built or pushed.
-pub async fn provide(held: &Described, args: &DeployArgs) -> anyhow::Result<Vec<(String, String)>> {
-    if let Some(digest) = &args.image {
-        return Ok(vec![("ImageDigest".to_owned(), digest.clone())]);
-    }
+/// Where it can't be pushed.
+pub async fn provide(
+    held: &Described,
+    args: &DeployArgs,
+    image: Option<Image>,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let Some(image) = image else {
+        return Ok(args.image.iter().map(|digest| ("ImageDigest".to_owned(), digest.clone())).collect());
+    };
     let repository = held.output("RepositoryUri").context("the stack has no output `RepositoryUri`")?;
     let target: Target = repository.parse().map_err(anyhow::Error::msg)?;
-    // Better said before the image is built than after.
     let auth = Auth::to_push(&target.host).await?;
-    let image = build(&args.source).await?;
     push_shown(&image, &target, auth).await?;
     Ok(named(&image))
 }

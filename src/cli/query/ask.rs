@@ -1,7 +1,6 @@
 //! One question: its rows, what stands beside them, and where they go.
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -17,7 +16,7 @@ use super::{
     explained, say,
 };
 use crate::{
-    aws::archive::{Archive, Standing as Archived},
+    cli::archived::missing,
     lake::{Place, State, Store, Table},
     query::{
         Engine, QueryError, Statement, Value,
@@ -150,36 +149,21 @@ impl Asked {
 
     /// What to say of days that a statement asks for and that are archived; an error where the answer must be complete.
     async fn archived(&self, statement: &Statement) -> Result<Option<String>, QueryError> {
-        let no_answer = |error: anyhow::Error| QueryError::Failed(crate::cli::in_words(&error));
-        let Some(archive) = Archive::of(&self.place).await.map_err(no_answer)? else { return Ok(None) };
+        if !matches!(self.place, Place::S3 { .. }) {
+            return Ok(None);
+        }
         let state = State::load(&self.store).await?;
-        let (tables, range) = (statement.tables()?, statement.range_ms().unwrap_or((i64::MIN, i64::MAX)));
-        let mut missing = Vec::new();
-        for table in Table::ALL.into_iter().filter(|table| tables.contains(table.name())) {
-            let days = state.days_with(table, range);
-            let archived = archive.of_days(&state, table, &days).await.map_err(no_answer)?;
-            missing.extend(archived.into_iter().filter(|object| !matches!(object.standing, Archived::Here { .. })));
-        }
-        let days: BTreeSet<_> = missing.iter().map(|object| object.day).collect();
-        let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(None) };
-        let coming = missing.iter().all(|object| object.standing == Archived::Coming);
-        let keys: Vec<_> = missing.iter().map(|object| object.key.clone()).collect();
-        self.engine.leave_out(&keys);
-        let count = if days.len() == 1 {
-            format!("{first} is")
-        } else {
-            format!("{} days from {first} to {last} are", days.len())
+        let (asked, range) = (statement.tables()?, statement.range_ms().unwrap_or((i64::MIN, i64::MAX)));
+        let tables = Table::ALL.into_iter().filter(|table| asked.contains(table.name()));
+        let missing = missing(&self.place, &state, tables, range).await;
+        let Some(missing) = missing.map_err(|error| QueryError::Failed(crate::cli::in_words(&error)))? else {
+            return Ok(None);
         };
-        let what = format!("{count} archived");
-        let hint = if coming {
-            "they were asked for and are on their way: `vitals restore status` shows it".to_owned()
-        } else {
-            format!("`vitals restore --from {first} --to {last}` brings them back within 12 hours")
-        };
+        self.engine.leave_out(&missing.keys);
         if self.complete {
-            return Err(QueryError::Refused { what, hint: Some(hint), no_access: false });
+            return Err(QueryError::Refused { what: missing.what, hint: Some(missing.hint), no_access: false });
         }
-        Ok(Some(format!("{what} and missing from this answer; {hint}")))
+        Ok(Some(missing.warning()))
     }
 
     async fn count(&self, statement: &Statement) -> Result<u64, QueryError> {

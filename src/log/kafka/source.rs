@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
@@ -19,10 +19,11 @@ use super::{
     Settings,
     consumer::Ending,
     context::{Context, Rebalance},
+    lookup::KafkaLookup,
     reader::{Batch, Bell, Reader},
-    topic::{self, ANSWER},
+    topic,
 };
-use crate::log::{Bounds, LogEvent, Lookup, Source};
+use crate::log::{LogEvent, Lookup, Source};
 
 /// How a topic is read.
 #[derive(Debug, Clone)]
@@ -111,7 +112,7 @@ impl KafkaSource {
             None => consumer.subscribe(&[&options.topic])?,
             Some(portion) => consumer.context().push(Rebalance::Assign(vec![portion.partition])),
         }
-        let lookup = KafkaLookup::connect(settings, &options.topic, &options.group).await?;
+        let lookup = lookup(settings, &options.topic, &options.group).await?;
         // The prober has.
         consumer.context().reached();
         let consumer = Arc::new(consumer);
@@ -168,6 +169,7 @@ impl KafkaSource {
         }
         if self.committed.elapsed() >= COMMIT {
             self.commit();
+            self.lookup.tend();
         }
         Ok(())
     }
@@ -383,108 +385,17 @@ impl Source for KafkaSource {
     }
 }
 
-/// What a topic holds, by a consumer of its own.
-struct KafkaLookup {
-    topic: String,
-    prober: Arc<Mutex<Ending>>,
-}
-
 /// Asks what a topic holds, without reading it.
 ///
 /// # Errors
 /// Where no broker can be reached.
 pub async fn look(settings: &Settings, topic: &str, group: &str) -> anyhow::Result<Arc<dyn Lookup>> {
-    Ok(Arc::new(KafkaLookup::connect(settings, topic, group).await?))
+    Ok(Arc::new(lookup(settings, topic, group).await?))
 }
 
-impl KafkaLookup {
-    /// One that has reached a broker.
-    async fn connect(settings: &Settings, topic: &str, group: &str) -> anyhow::Result<KafkaLookup> {
-        let (settings, group) = (settings.clone(), group.to_owned());
-        let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
-        Ok(KafkaLookup { topic: topic.to_owned(), prober: Arc::new(Mutex::new(prober)) })
-    }
-
-    /// Asks on a thread that may wait.
-    async fn ask<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&BaseConsumer<Context>, &str) -> anyhow::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let (prober, topic) = (Arc::clone(&self.prober), self.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || {
-            // A question that panicked has left nothing half done.
-            let prober = prober.lock().unwrap_or_else(PoisonError::into_inner);
-            // Between questions nobody polls: this is where a token is renewed.
-            if let Some(Err(e)) = prober.poll(Duration::ZERO) {
-                tracing::debug!("kafka: {e}");
-            }
-            ask(&prober, &topic)
-        });
-        asked.await?
-    }
-}
-
-#[async_trait]
-impl Lookup for KafkaLookup {
-    async fn bounds(&self, partition: i32) -> anyhow::Result<Bounds> {
-        self.ask(move |prober, topic| {
-            let (start, end) = prober.fetch_watermarks(topic, partition, ANSWER)?;
-            Ok(Bounds { start, end })
-        })
-        .await
-    }
-
-    /// One question to each broker, however many partitions it leads.
-    async fn ends(&self, partitions: &[i32]) -> anyhow::Result<BTreeMap<i32, i64>> {
-        let partitions = partitions.to_vec();
-        self.ask(move |prober, topic| {
-            let mut asked = TopicPartitionList::new();
-            for partition in partitions {
-                // The protocol's word for the end, where a time would stand.
-                asked.add_partition_offset(topic, partition, Offset::End)?;
-            }
-            let answered = prober.offsets_for_times(asked, ANSWER)?;
-            let end = |offset| if let Offset::Offset(end) = offset { Some(end) } else { None };
-            Ok(answered.elements().iter().filter_map(|e| Some((e.partition(), end(e.offset())?))).collect())
-        })
-        .await
-    }
-
-    async fn stamped_at(&self, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
-        self.ask(move |prober, topic| stamped_at(prober, topic, partition, offset)).await
-    }
-}
-
-/// Fetches the record at one offset for its time.
-fn stamped_at(prober: &BaseConsumer<Context>, topic: &str, partition: i32, offset: i64) -> anyhow::Result<Option<i64>> {
-    let mut place = TopicPartitionList::new();
-    place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-    prober.assign(&place)?;
-    let until = std::time::Instant::now() + ANSWER;
-    let found = loop {
-        match prober.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if message.partition() == partition => {
-                let here = message.offset() == offset;
-                break Ok(here.then(|| message.timestamp().to_millis().unwrap_or(-1)));
-            }
-            Some(Err(KafkaError::PartitionEOF(at))) if at == partition => {
-                // A leader that has just taken over may not know its own end yet.
-                let (_, end) = prober.fetch_watermarks(topic, partition, ANSWER)?;
-                if offset < end {
-                    break Err(anyhow::anyhow!(
-                        "record {offset} of `{topic}` partition {partition} is not to be had yet"
-                    ));
-                }
-                break Ok(None);
-            }
-            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
-            Some(Err(e)) => tracing::debug!("kafka: {e}"),
-            None => {}
-        }
-        if std::time::Instant::now() >= until {
-            break Err(anyhow::anyhow!("no broker gave record {offset} of `{topic}` partition {partition}"));
-        }
-    };
-    prober.unassign()?;
-    found
+/// What answers questions about a topic; it has reached a broker.
+async fn lookup(settings: &Settings, topic: &str, group: &str) -> anyhow::Result<KafkaLookup> {
+    let (settings, group) = (settings.clone(), group.to_owned());
+    let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
+    Ok(KafkaLookup::new(topic, prober))
 }

@@ -10,8 +10,7 @@ let executions = 0;
  * Executes a definition, whose placeholders are filled in, and gives what came of it: `output`, or `error` and `cause`; how
  * long it took; what the world has seen; and the events.
  */
-export async function execute(machine, models, { input = {}, script = {} } = {}) {
-  const name = `execution-${++executions}`;
+export async function execute(machine, models, { input = {}, script = {}, name = `execution-${++executions}` } = {}) {
   const world = new World(models, machine.values, structuredClone(script), name);
   const handlers = Object.fromEntries(
     [...statesOf(machine.definition)]

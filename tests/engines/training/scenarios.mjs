@@ -210,6 +210,11 @@ function* goingWell() {
     ],
   ];
   yield [
+    'a model that is worse, to be promoted all the same',
+    { input: { promote: 'always' }, script: { worse: true } },
+    (ended) => [...well(ended), ...commands(ended)],
+  ];
+  yield [
     'many shards',
     { input: { shards: 25 } },
     (ended) => [

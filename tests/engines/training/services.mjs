@@ -249,7 +249,7 @@ export class World {
     this.expect(words[2] === this.model, step, `adopts ${words[2]}, not ${this.model}`);
     this.expect(flags['--sample'] === this.sample, step, 'compares on another sample than was learnt from');
     this.expect(flags['--promote'] === 'never', step, 'puts a model in force before the days are scored with it');
-    this.outcome = { model: 'm-0123456789ab', not_worse: !this.script.worse, in_force: false };
+    this.outcome = { model: this.script.model ?? 'm-0123456789ab', not_worse: !this.script.worse, in_force: false };
     objects.set(flags['--outcome'], this.outcome);
   }
 
