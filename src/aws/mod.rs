@@ -37,6 +37,7 @@ pub mod prices;
 pub(crate) mod replay;
 pub mod service;
 mod signed;
+pub mod spark;
 pub mod stack;
 pub mod training;
 

@@ -1,8 +1,13 @@
 //! `vitals compact`: closed days become large sorted files.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context;
 use clap::Args;
+use serde::Deserialize;
 
 use super::{
     Exit, LakeArgs,
@@ -10,6 +15,7 @@ use super::{
     progress::Progress,
     score::report,
     target::{Target, TargetArgs},
+    tell,
 };
 use crate::{
     aws::{
@@ -20,6 +26,7 @@ use crate::{
     lake::{
         Place, State, Store, clean,
         compact::{CompactOptions, compact},
+        job::{self, Input, Staged, Work},
         now_ms,
     },
     score::{
@@ -47,6 +54,9 @@ use crate::{
 /// a device sent twice, and writes few large files. Nothing that asks the lake meanwhile sees a reading twice or not at
 /// all, and a crash at any moment loses nothing: run it again.
 ///
+/// A job of many machines closes days in steps, each of which is this program's: what a job has sorted is checked before
+/// it counts.
+///
 /// With `--catalogue`, or on a deployed stack, the tables and views in Glue's catalogue are then made to show what is in
 /// force; files that a query may still be at stay.
 #[derive(Debug, Args)]
@@ -67,8 +77,81 @@ pub struct CompactArgs {
     #[arg(long, conflicts_with = "now")]
     catalogue_only: bool,
 
+    /// Close no day: say as JSON which one a job is to close, and what goes into it
+    #[arg(long, conflicts_with_all = ["catalogue_only", "task", "commit"], help_heading = JOBS)]
+    plan: bool,
+
+    /// Do a task of such a job, which standard input says as JSON: count a file of the plan, or make a part of a sorted file
+    #[arg(long, conflicts_with_all = ["catalogue_only", "now", "commit"], help_heading = JOBS)]
+    task: bool,
+
+    /// Check what a job has written, by its JSON in a file (`-`: standard input), and put it in force
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["catalogue_only", "now"], help_heading = JOBS)]
+    commit: Option<PathBuf>,
+
     #[command(flatten)]
     target: TargetArgs,
+}
+
+/// Under what the help shows the flags that Spark's job uses.
+const JOBS: &str = "Steps of a job (spark/compact.py)";
+
+/// What a task is to do.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Task {
+    /// Sum up these files.
+    Count(Vec<Input>),
+    /// Make a part of a file that lies in `place`.
+    Seal { place: String, staged: Box<Staged> },
+}
+
+/// Does a task, and says what came of it.
+async fn do_task(store: &Store) -> anyhow::Result<()> {
+    let task = serde_json::from_reader(std::io::stdin().lock()).context("reading the task")?;
+    match task {
+        Task::Count(files) => {
+            let mut counted = Vec::with_capacity(files.len());
+            for file in &files {
+                counted.push(job::count::count(store, file).await?);
+            }
+            super::say(&serde_json::to_string(&counted)?)
+        }
+        Task::Seal { place, staged } => {
+            let place: Place = place.parse().with_context(|| format!("`place` of the task: `{place}`"))?;
+            let sealed = job::seal::seal(store, &Store::at(&place).await?, &staged).await?;
+            super::say(&serde_json::to_string(&sealed)?)
+        }
+    }
+}
+
+/// Puts the work of a job in force, and says what came of it.
+async fn commit(store: &Store, path: &Path) -> anyhow::Result<()> {
+    let json = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin().lock())
+    } else {
+        super::check_file(path)?;
+        std::fs::read_to_string(path)
+    };
+    let of = || format!("reading the work of a job in `{}`", path.display());
+    let work: Work = serde_json::from_str(&json.with_context(of)?).with_context(of)?;
+    let closed = job::commit::commit(store, &work, now_ms()).await?;
+    let day = work.plan.day;
+    let answer = match closed {
+        Some(closed) => {
+            eprintln!("{:>10} {day} with {} readings", "closed", closed.readings);
+            serde_json::json!({
+                "schema_version": job::SCHEMA_VERSION, "committed": true, "day": day,
+                "readings": closed.readings, "outliers": closed.outliers, "dead_letters": closed.dead_letters,
+                "sent_twice": closed.sent_twice, "bytes": closed.bytes,
+            })
+        }
+        None => {
+            tell(&format!("the lake has changed since the plan: {day} is not closed by this job, which can plan anew"));
+            serde_json::json!({ "schema_version": job::SCHEMA_VERSION, "committed": false, "day": day })
+        }
+    };
+    super::say(&answer.to_string())
 }
 
 /// A database in Glue's catalogue that is to show the lake.
@@ -157,8 +240,27 @@ pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
         shows.put_in_force(&lake, &store).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    score_first(&lake, &store).await?;
     let options = CompactOptions { now_ms: now_ms(), running_day: args.now };
+    if args.plan {
+        let plan = job::plan::plan(&store, options).await?;
+        let state = State::load(&store).await?.n;
+        let nothing = || serde_json::json!({ "schema_version": job::SCHEMA_VERSION, "state": state, "day": null });
+        let json = plan.map_or_else(|| Ok(nothing()), serde_json::to_value)?;
+        super::say(&json.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.task {
+        do_task(&store).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = &args.commit {
+        commit(&store, path).await?;
+        if let Some(shows) = &shows {
+            shows.put_in_force(&lake, &store).await?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    score_first(&lake, &store).await?;
     let mut progress = Progress::spinner("compact");
     let mut days = 0;
     let closed = compact(&store, options, |day| {

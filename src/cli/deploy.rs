@@ -14,6 +14,7 @@ mod after;
 pub mod ask;
 mod before;
 mod image;
+mod spark;
 pub mod watch;
 
 use watch::Watched;
@@ -145,6 +146,7 @@ impl Deployment {
         };
         let Some(held) = held else { anyhow::bail!("the stack has no outputs; `{}`", self.args.stack.command("why")) };
         let image = image::provide(&held, &self.args, image).await?;
+        spark::provide(&held, &self.args).await?;
         let brokers = before::brokers(&self.access, &held).await?;
         let mut second = brokers;
         second.extend(image);

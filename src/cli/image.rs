@@ -121,15 +121,22 @@ pub async fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+impl SourceArgs {
+    /// The program.
+    pub(super) fn program(&self) -> anyhow::Result<Program> {
+        match &self.linux_binary {
+            Some(path) => {
+                super::check_file(path)?;
+                Program::read(path)
+            }
+            None => Program::running(),
+        }
+    }
+}
+
 /// Builds the image, and says how large it is.
 pub(super) async fn build(source: &SourceArgs) -> anyhow::Result<Image> {
-    let program = match &source.linux_binary {
-        Some(path) => {
-            super::check_file(path)?;
-            Program::read(path)?
-        }
-        None => Program::running()?,
-    };
+    let program = source.program()?;
     let epoch_s = epoch_s()?;
     let progress = Progress::spinner("build");
     let image = Image::build(&program, source.base_image.as_ref(), epoch_s).await?;

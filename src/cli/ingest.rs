@@ -26,9 +26,11 @@ use crate::{
     },
     log::{
         Source,
-        kafka::{self, KafkaSource, SourceOptions, TopicAddress},
+        kafka::{self, KafkaSource, Portion, SourceOptions, TopicAddress},
     },
 };
+
+mod portion;
 
 /// Carry packets from a log into the lake
 ///
@@ -42,6 +44,9 @@ use crate::{
 ///
 ///   # what `vitals up` had taken but not yet stored
 ///   vitals ingest --from spool
+///
+///   # what one partition has up to an offset, as a task of a Spark job does (`--plan` says what there is to do)
+///   vitals ingest --from kafka://127.0.0.1:9092/vitals --partition 3 --until-offset 120000
 ///
 ///   # from a broker of yours, until Ctrl-C
 ///   vitals ingest --from mqtt://10.0.0.5:1883 --window 60
@@ -82,6 +87,24 @@ pub struct IngestArgs {
     /// End once everything was stored that the topic had; with kafka://
     #[arg(long)]
     until_end: bool,
+
+    /// Store nothing: say as JSON how far the lake has each partition (`first`), and where the topic ends (`until`)
+    #[arg(long, conflicts_with_all = ["until_end", "score", "metrics", "partition"])]
+    plan: bool,
+
+    /// Only this partition, whoever of the group has it, up to `--until-offset`; any number may do so at once
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "until_offset",
+        conflicts_with_all = ["until_end", "score", "metrics"],
+        value_parser = clap::value_parser!(i32).range(0..)
+    )]
+    partition: Option<i32>,
+
+    /// The first offset that is not stored any more; with --partition
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
+    until_offset: Option<i64>,
 
     /// Workers of one group share the topic's partitions; with kafka://
     #[arg(long, value_name = "NAME", default_value = "vitals")]
@@ -151,6 +174,9 @@ const WHY_A_FOLDER: &str = "here, as the spool stands beside the lake";
 /// Runs the command.
 pub async fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     few_arenas();
+    if !matches!(args.from, From::Kafka(_)) && (args.plan || args.partition.is_some()) {
+        return Err(Exit::usage("`--plan` and `--partition` need a topic: `--from kafka://HOST:PORT/TOPIC`"));
+    }
     let interrupted = super::on_interrupt();
     match &args.from {
         From::Kafka(address) => from_kafka(&args, address, interrupted).await?,
@@ -208,15 +234,44 @@ async fn from_kafka(
     let settings = args.kafka.settings(&address.brokers).await?;
     let store = args.lake.create().await?;
     let partitions = kafka::prepare(&settings, address, args.kafka.new_topic(), args.accept_create_time).await?;
+    let chain = args.chain.clone().unwrap_or_else(|| address.chain());
+    if args.plan {
+        let lookup = kafka::look(&settings, &address.topic, &args.group).await?;
+        return super::say(&portion::plan(&store, &*lookup, &chain, partitions).await?);
+    }
+    let portion = args.partition.zip(args.until_offset).map(|(partition, until)| Portion { partition, until });
+    if let Some(Portion { partition, .. }) = portion.filter(|portion| portion.partition >= partitions) {
+        return Err(Exit::usage(format!(
+            "`--partition {partition}`: topic `{}` has {partitions}, 0 to {}",
+            address.topic,
+            partitions - 1
+        )));
+    }
     let options = SourceOptions {
         topic: address.topic.clone(),
-        chain: args.chain.clone().unwrap_or_else(|| address.chain()),
+        chain: chain.clone(),
         group: args.group.clone(),
         partitions,
         create_time: args.accept_create_time,
         queue_bytes: (args.memory() / QUEUE_PART / 3).min(32 << 20),
         until_end: args.until_end,
+        portion,
     };
+    if let Some(portion) = portion {
+        let what = format!("partition {} of `{}` up to offset {}", portion.partition, address.topic, portion.until);
+        tell(&format!("taking {what}; Ctrl-C ends"));
+        // Who comes second to a key ends at the first one's: then there is more to do.
+        let mut before = None;
+        loop {
+            let next = portion::stored_to(&store, &chain, portion.partition).await?;
+            if *interrupted.borrow() || next >= Some(portion.until) || (before.is_some() && before == Some(next)) {
+                return Ok(());
+            }
+            before = Some(next);
+            let source = KafkaSource::join(&settings, options.clone()).await?;
+            work(args, source, store.clone(), interrupted.clone(), interrupted.clone(), None).await?;
+        }
+    }
     let source = KafkaSource::join(&settings, options).await?;
     tell(&format!("taking `{}` ({partitions} partitions) as a worker of `{}`; Ctrl-C ends", address.topic, args.group));
     let rebalances = Arc::new(source.rebalances());

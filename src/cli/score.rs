@@ -152,7 +152,7 @@ pub fn parse_job(text: &str) -> Result<String, String> {
 }
 
 /// `1/3`: the first of three.
-fn share(text: &str) -> Result<Share, String> {
+pub(super) fn share(text: &str) -> Result<Share, String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u32>().ok()?, n.parse::<u32>().ok()?)));
     match parts {
         Some((index, of)) if index >= 1 && index <= of => Ok(Share { index: index - 1, of }),

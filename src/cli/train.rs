@@ -26,7 +26,7 @@ use crate::{
         training::{History, TrainError, TrainOptions, train},
     },
     reading::file,
-    score::load_model,
+    score::{follow::Share, load_model},
     train::{
         self, Plan, Sampler, Span,
         container::{self, Job},
@@ -122,6 +122,24 @@ pub struct TrainArgs {
     )]
     prepare: Option<Place>,
 
+    /// Prepare a share of the lake's files only: 1/3, 2/3, 3/3; with --state
+    #[arg(long, value_name = "I/N", requires_all = ["prepare", "state"], value_parser = super::score::share)]
+    share: Option<Share>,
+
+    /// Prepare from the lake as this state of the last day had it
+    #[arg(long, value_name = "N", requires = "prepare")]
+    state: Option<u64>,
+
+    /// Put samples of shares together instead of reading the lake; once for each of them
+    #[arg(
+        long,
+        value_name = "PLACE",
+        requires_all = ["prepare", "state"],
+        conflicts_with = "share",
+        value_parser = OsStringValueParser::new().try_map(Place::try_from)
+    )]
+    merge: Vec<Place>,
+
     /// Say what would be done, and do nothing
     #[arg(long, conflicts_with_all = ["data", "prepare"])]
     dry_run: bool,
@@ -208,7 +226,7 @@ pub async fn run(args: TrainArgs, origins: &Origins) -> anyhow::Result<ExitCode>
     }
     let store = args.lake.open().await?;
     if let Some(place) = &args.prepare {
-        return prepare(&store, place, span, now).await.map(|()| ExitCode::SUCCESS);
+        return prepare(&args, &store, place, span, now).await.map(|()| ExitCode::SUCCESS);
     }
     if args.dry_run {
         return tell_plan(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
@@ -287,17 +305,30 @@ async fn train_once(args: &TrainArgs, store: &Store, span: Span, options: TrainO
 }
 
 /// Writes the sample that training would learn from.
-async fn prepare(store: &Store, place: &Place, span: Span, now: i64) -> anyhow::Result<()> {
-    let view = View::open(store).await?;
+async fn prepare(args: &TrainArgs, store: &Store, place: &Place, span: Span, now: i64) -> anyhow::Result<()> {
     let progress = Progress::spinner("prepare");
-    let mut sampler = Sampler::default();
-    train::sample_lake(store, &view, span, &mut sampler).await?;
-    let offered = sampler.offered;
+    let (sampler, state) = if let (false, Some(state)) = (args.merge.is_empty(), args.state) {
+        let mut parts = Vec::with_capacity(args.merge.len());
+        for part in &args.merge {
+            parts.push(prepared::open(part).await?);
+        }
+        (prepared::together(&parts, span, state).await?, state)
+    } else {
+        let view = match args.state {
+            Some(n) => View::at(store, n).await?,
+            None => View::open(store).await?,
+        };
+        let mut sampler = Sampler::default();
+        train::sample_share(store, &view, span, args.share.unwrap_or(Share::WHOLE), &mut sampler).await?;
+        (sampler, view.state.n)
+    };
+    let (offered, limit) = (sampler.offered, sampler.limit());
     let histories = sampler.finish();
-    if histories.is_empty() {
+    // A share may have nothing that others have.
+    if histories.is_empty() && args.share.is_none() && args.merge.is_empty() {
         return Err(TrainError::NoData.into());
     }
-    let manifest = Manifest::of(&histories, span, view.state.n, now);
+    let manifest = Manifest { limit, ..Manifest::of(&histories, span, state, now) };
     let writing = || format!("writing the sample to `{place}`");
     prepared::write(&Store::at(place).await.with_context(writing)?, &histories, &manifest)
         .await

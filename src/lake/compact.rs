@@ -21,7 +21,7 @@ use super::{
     run::{self, RunWriter},
     scan::{self, Batches, Offsets, Rows},
     spill::narrow,
-    state::{Commit, Cut, Run, State},
+    state::{Commit, Cut, DayRuns, Run, State},
     store::{Store, StoreError},
     view::View,
 };
@@ -49,6 +49,9 @@ pub struct Closed {
     pub bytes: u64,
 }
 
+/// How many footers are read at a time.
+const FOOTERS: usize = 32;
+
 /// How often a lost race for the next state is tried again.
 const RACES: u32 = 20;
 
@@ -58,15 +61,12 @@ pub async fn compact(
     options: CompactOptions,
     mut told: impl FnMut(&Closed),
 ) -> Result<Vec<Closed>, StoreError> {
-    let today = Day::of(options.now_ms);
-    let last = if options.running_day { today } else { today.previous() };
     let mut closed = Vec::new();
     let mut races = 0;
     loop {
         let view = View::open(store).await?;
-        let pieces = pieces(store, &view).await?;
-        let Some(day) = next_day(&view.state, &pieces, last) else { return Ok(closed) };
-        match close_day(store, view, &pieces, day, today).await? {
+        let Some(work) = work(store, &view, options).await? else { return Ok(closed) };
+        match close_day(store, view, work).await? {
             Some(one) => {
                 told(&one);
                 closed.push(one);
@@ -75,6 +75,32 @@ pub async fn compact(
             None => return Err(StoreError::Damaged { key: "state".into(), what: "it changes too often".to_owned() }),
         }
     }
+}
+
+/// The next day to close, and what goes into it.
+pub(super) struct Work {
+    pub day: Day,
+    /// Whether it has not ended yet.
+    pub early: bool,
+    pub takes: Vec<Take>,
+}
+
+/// What is to be done next, if anything.
+pub(super) async fn work(store: &Store, view: &View, options: CompactOptions) -> Result<Option<Work>, StoreError> {
+    let today = Day::of(options.now_ms);
+    let last = if options.running_day { today } else { today.previous() };
+    let pieces = pieces(store, view).await?;
+    let Some(day) = next_day(&view.state, &pieces, last) else { return Ok(None) };
+    let mut takes = Vec::with_capacity(pieces.len());
+    for piece in &pieces {
+        takes.push(take(store, &view.state, piece, day).await?);
+    }
+    let early = day >= today;
+    // Of a file that holds the cut, what is left may have arrived after the running day, by a clock that is ahead: then
+    // closing that day once more would change nothing, again and again.
+    let is_closed = view.state.upto == Some(day) && view.state.early == early;
+    let is_empty = takes.iter().all(|take| take.offsets.from == take.offsets.to);
+    Ok((!(is_closed && is_empty)).then_some(Work { day, early, takes }))
 }
 
 /// The unclosed end of one partition: its files from the one that holds the cut, oldest first.
@@ -96,8 +122,11 @@ fn may_close_to(scored_to: i64, files: &[(SliceFile, Footer, Option<i64>)]) -> i
 /// Every partition that has anything at or above its cut.
 async fn pieces(store: &Store, view: &View) -> Result<Vec<Piece>, StoreError> {
     let mut pieces: BTreeMap<(String, i32), Piece> = BTreeMap::new();
-    for file in &view.landing {
-        let metadata = store.parquet_metadata(&file.key).await?;
+    // In the order of the files, many under way: a fleet has thousands of them.
+    let metadata =
+        |file: SliceFile| async move { Ok::<_, StoreError>((store.parquet_metadata(&file.key).await?, file)) };
+    let mut footers = futures::stream::iter(view.landing.iter().cloned().map(metadata)).buffered(FOOTERS);
+    while let Some((metadata, file)) = footers.try_next().await? {
         let damaged = |what| StoreError::Damaged { key: file.key.clone(), what };
         let footer = Footer::read(metadata.file_metadata()).map_err(damaged)?;
         if footer.next <= view.state.cut(&file.chain, file.partition).offset {
@@ -148,16 +177,27 @@ fn next_day(state: &State, pieces: &[Piece], last: Day) -> Option<Day> {
 }
 
 /// What one partition gives to a day.
-struct Take {
-    offsets: Offsets,
-    files: Vec<SliceFile>,
-    cut: Cut,
+#[derive(Debug, Clone)]
+pub(super) struct Take {
+    pub chain: String,
+    pub partition: i32,
+    pub offsets: Offsets,
+    /// The landing files that have rows there, oldest first.
+    pub files: Vec<SliceFile>,
+    /// Where the closed days end in it afterwards.
+    pub cut: Cut,
 }
 
 /// The part of a partition that arrived before the end of `day`.
 async fn take(store: &Store, state: &State, piece: &Piece, day: Day) -> Result<Take, StoreError> {
     let from = state.cut(&piece.chain, piece.partition);
-    let mut taken = Take { offsets: Offsets { from: from.offset, to: from.offset }, files: Vec::new(), cut: from };
+    let mut taken = Take {
+        chain: piece.chain.clone(),
+        partition: piece.partition,
+        offsets: Offsets { from: from.offset, to: from.offset },
+        files: Vec::new(),
+        cut: from,
+    };
     for (file, footer, earliest) in &piece.files {
         if earliest.is_some_and(|at| at >= day.end_ms()) {
             break;
@@ -190,55 +230,79 @@ async fn boundary(store: &Store, file: &SliceFile, day: Day) -> Result<Option<i6
 }
 
 /// Writes the runs of `day` and puts them in force; `None` where another state came first.
-async fn close_day(
-    store: &Store,
-    view: View,
-    pieces: &[Piece],
-    day: Day,
-    today: Day,
-) -> Result<Option<Closed>, StoreError> {
-    let mut next = view.state.clone();
-    let mut takes = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        let taken = take(store, &view.state, piece, day).await?;
-        next.cut.entry(piece.chain.clone()).or_default().insert(piece.partition, taken.cut);
-        takes.push((piece, taken));
-    }
+async fn close_day(store: &Store, view: View, work: Work) -> Result<Option<Closed>, StoreError> {
+    let Work { day, early, takes } = work;
     let name = run::new_name(super::now_ms());
-    let landed = takes.iter().flat_map(|(_, t)| t.files.iter().map(|f| (f.clone(), t.offsets))).collect::<Vec<_>>();
+    let landed = takes.iter().flat_map(|t| t.files.iter().map(|f| (f.clone(), t.offsets))).collect::<Vec<_>>();
 
     let inputs = landed.iter().map(|(file, offsets)| landing_rows(store, file, *offsets, Rows::Readings)).collect();
     let merged = merge_readings(store, &view.state, day, &name, inputs).await?;
     let outliers = merge_outliers(store, &view, day, &name, &takes, &merged.dropped_origins).await?;
     let dead_letters = append_dead_letters(store, &view.state, day, &name, &landed).await?;
+    let scored_by = scored_by(store, &view, day, &takes).await?;
+    let runs = DayRuns { readings: merged.run, outliers, dead_letters, scored_by };
+    let cuts = takes.iter().map(|taken| (taken.chain.clone(), taken.partition, taken.cut));
+    put_in_force(store, view.state, Ending { day, early, cuts, runs, sent_twice: merged.sent_twice }).await
+}
 
-    let runs = next.days.entry(day).or_default();
-    let scored_before = runs.readings.is_none() || runs.scored_by.as_deref() == Some(view.state.model());
-    runs.scored_by = (scored_before && is_scored(store, &view, &takes).await?).then(|| view.state.model().to_owned());
-    runs.readings = merged.run;
-    runs.outliers = outliers;
-    runs.dead_letters = dead_letters;
+/// A day that is to be closed.
+pub(super) struct Ending<C> {
+    pub day: Day,
+    /// Whether it has not ended yet.
+    pub early: bool,
+    /// Where the closed days end in each partition.
+    pub cuts: C,
+    pub runs: DayRuns,
+    pub sent_twice: u64,
+}
+
+/// Makes a day's runs and its cuts count, in the state after `state`; `None` where another one came first.
+pub(super) async fn put_in_force(
+    store: &Store,
+    state: State,
+    ending: Ending<impl Iterator<Item = (String, i32, Cut)>>,
+) -> Result<Option<Closed>, StoreError> {
+    let Ending { day, early, cuts, runs, sent_twice } = ending;
+    let mut next = state;
+    for (chain, partition, cut) in cuts {
+        next.cut.entry(chain).or_default().insert(partition, cut);
+    }
+    let rows = |table| runs.of(table).map_or(0, |run| run.rows);
     let closed = Closed {
         day,
-        readings: runs.readings.as_ref().map_or(0, |r| r.rows),
-        outliers: runs.outliers.as_ref().map_or(0, |r| r.rows),
-        dead_letters: runs.dead_letters.as_ref().map_or(0, |r| r.rows),
-        sent_twice: merged.sent_twice,
+        readings: rows(Table::Readings),
+        outliers: rows(Table::Outliers),
+        dead_letters: rows(Table::DeadLetters),
+        sent_twice,
         bytes: Table::ALL.iter().filter_map(|&table| runs.of(table)).map(Run::bytes).sum(),
     };
-    if *runs == Default::default() {
+    if runs == DayRuns::default() {
         next.days.remove(&day);
+    } else {
+        next.days.insert(day, runs);
     }
-    next.upto = Some(day);
-    next.early = day >= today;
-    match next.commit(store).await? {
-        Commit::Done => Ok(Some(closed)),
-        Commit::Raced => Ok(None),
-    }
+    (next.upto, next.early) = (Some(day), early);
+    Ok(match next.commit(store).await? {
+        Commit::Done => Some(closed),
+        Commit::Raced => None,
+    })
+}
+
+/// The model whose verdicts a day has that takes these rows in; none where it is not scored, or only in part.
+pub(super) async fn scored_by(
+    store: &Store,
+    view: &View,
+    day: Day,
+    takes: &[Take],
+) -> Result<Option<String>, StoreError> {
+    let held = view.state.days.get(&day);
+    let scored_before =
+        held.is_none_or(|runs| runs.readings.is_none() || runs.scored_by.as_deref() == Some(view.state.model()));
+    Ok((scored_before && is_scored(store, view, takes).await?).then(|| view.state.model().to_owned()))
 }
 
 /// Rows of one landing file, lazily opened so that no more files are open than the merge needs.
-fn landing_rows(store: &Store, file: &SliceFile, offsets: Offsets, rows: Rows) -> Batches {
+pub(super) fn landing_rows(store: &Store, file: &SliceFile, offsets: Offsets, rows: Rows) -> Batches {
     let (store, file) = (store.clone(), file.clone());
     let opened = async move {
         let batches = scan::open(&store, &file.key, file.bytes, &columns::LANDING).await?;
@@ -286,7 +350,7 @@ pub(super) async fn merge_readings(
 }
 
 /// Rows of closed days in the shape in which readings are merged.
-fn closed_rows(batches: Batches) -> Batches {
+pub(super) fn closed_rows(batches: Batches) -> Batches {
     let shape = |batch: RecordBatch| columns::without_origin(&batch).map_err(|e| damaged_run(&e.to_string()));
     batches.and_then(move |batch| std::future::ready(shape(batch))).boxed()
 }
@@ -301,7 +365,7 @@ async fn merge_outliers(
     view: &View,
     day: Day,
     name: &str,
-    takes: &[(&Piece, Take)],
+    takes: &[Take],
     dropped: &HashSet<Origin>,
 ) -> Result<Option<Run>, StoreError> {
     let mut inputs = Vec::new();
@@ -309,10 +373,8 @@ async fn merge_outliers(
         inputs.push(run::rows(store, Table::Outliers, day, run));
     }
     let dropped = Arc::new(dropped.clone());
-    for (piece, taken) in takes {
-        let firsts: BTreeSet<i64> = taken.files.iter().map(|f| f.first).collect();
-        let scored = view.scored.iter().filter(|f| f.chain == piece.chain && f.partition == piece.partition);
-        for file in scored.filter(|f| firsts.contains(&f.first)) {
+    for taken in takes {
+        for file in scored_of(view, taken) {
             inputs.push(scored_rows(store, file, taken.offsets, Arc::clone(&dropped)));
         }
     }
@@ -327,6 +389,14 @@ async fn merge_outliers(
         writer.write(&batch).await?;
     }
     writer.finish().await
+}
+
+/// The files of what was found in the landing files that are taken, oldest first.
+pub(super) fn scored_of<'a>(view: &'a View, taken: &Take) -> impl Iterator<Item = &'a SliceFile> {
+    let firsts: BTreeSet<i64> = taken.files.iter().map(|file| file.first).collect();
+    let (chain, partition) = (taken.chain.clone(), taken.partition);
+    let files = view.scored.iter().filter(move |file| file.chain == chain && file.partition == partition);
+    files.filter(move |file| firsts.contains(&file.first))
 }
 
 /// The outliers found in one landing file, with an offset in `offsets`, less those of dropped rows.
@@ -347,7 +417,7 @@ fn scored_rows(store: &Store, file: &SliceFile, offsets: Offsets, dropped: Arc<H
 }
 
 /// The rows whose record was not dropped.
-fn kept(batch: &RecordBatch, dropped: &HashSet<Origin>) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(super) fn kept(batch: &RecordBatch, dropped: &HashSet<Origin>) -> Result<RecordBatch, arrow::error::ArrowError> {
     if dropped.is_empty() {
         return Ok(batch.clone());
     }
@@ -357,9 +427,9 @@ fn kept(batch: &RecordBatch, dropped: &HashSet<Origin>) -> Result<RecordBatch, a
 }
 
 /// Whether the model in force has scored all that was taken.
-async fn is_scored(store: &Store, view: &View, takes: &[(&Piece, Take)]) -> Result<bool, StoreError> {
-    for (piece, taken) in takes.iter().filter(|(_, taken)| !taken.files.is_empty()) {
-        let head = view.scored.iter().rfind(|f| f.chain == piece.chain && f.partition == piece.partition);
+async fn is_scored(store: &Store, view: &View, takes: &[Take]) -> Result<bool, StoreError> {
+    for taken in takes.iter().filter(|taken| !taken.files.is_empty()) {
+        let head = view.scored.iter().rfind(|f| f.chain == taken.chain && f.partition == taken.partition);
         let Some(head) = head else { return Ok(false) };
         if landing::footer(store, &head.key).await?.next < taken.offsets.to {
             return Ok(false);

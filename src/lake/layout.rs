@@ -26,7 +26,8 @@ use object_store::path::Path;
 use crate::reading::columns;
 
 /// The tables that hold closed days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Table {
     Readings,
     Outliers,

@@ -15,6 +15,7 @@
 //! | [`spill`] | rows that do not fit in memory, in temporary files |
 //! | [`run`] | the sorted files of a closed day |
 //! | [`compact`] | closed days: landing → runs |
+//! | [`job`] | the same where another engine sorts: planned, counted, checked, put in force |
 //! | [`clean`] | files that nothing needs any more |
 //! | [`import`] | history from files → the days when it happened |
 //! | [`encoding`] | how the Parquet files are written |
@@ -25,6 +26,7 @@ pub mod compact;
 pub mod encoding;
 pub mod epoch;
 pub mod import;
+pub mod job;
 pub mod landing;
 pub mod layout;
 pub mod merge;

@@ -27,6 +27,11 @@ pub fn begun_ms(name: &str) -> Option<i64> {
     chrono::NaiveDateTime::parse_from_str(begun, "%Y%m%dT%H%M%SZ").ok().map(|at| at.and_utc().timestamp_millis())
 }
 
+/// The column by which the span of a table's run is told.
+pub(super) fn time_column(table: Table) -> &'static str {
+    if table == Table::DeadLetters { "arrived_at" } else { "ts" }
+}
+
 /// Writes the parts of a run. What it has written is in force once a state names it.
 pub struct RunWriter<'a> {
     store: &'a Store,
@@ -55,7 +60,7 @@ impl<'a> RunWriter<'a> {
         let failed = |what: String| StoreError::Damaged { key: key.clone(), what };
         let batch = batch.project(&columns).map_err(|e| failed(e.to_string()))?;
         self.run.rows += batch.num_rows() as u64;
-        let times = scan::times(&batch, if self.table == Table::DeadLetters { "arrived_at" } else { "ts" });
+        let times = scan::times(&batch, time_column(self.table));
         self.run.min_ts = self.run.min_ts.min(compute::min(&times).unwrap_or(i64::MAX));
         self.run.max_ts = self.run.max_ts.max(compute::max(&times).unwrap_or(i64::MIN));
         let part = match &mut self.part {

@@ -9,7 +9,10 @@ use arrow::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::path::Path;
-use parquet::arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions, async_reader::ParquetRecordBatchStreamBuilder};
+use parquet::{
+    arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions, async_reader::ParquetRecordBatchStreamBuilder},
+    file::metadata::RowGroupMetaData,
+};
 
 use super::store::{ParquetFile, Store, StoreError};
 
@@ -22,6 +25,17 @@ pub const BATCH_ROWS: usize = 8 * 1024;
 /// The columns of `schema` in the Parquet file at `key`, which is `bytes` long. A file that lacks one, or has it with
 /// another type, is [`StoreError::Damaged`].
 pub async fn open(store: &Store, key: &Path, bytes: u64, schema: &SchemaRef) -> Result<Batches, StoreError> {
+    open_groups(store, key, bytes, schema, |_| true).await
+}
+
+/// The same of those row groups only that are wanted.
+pub async fn open_groups(
+    store: &Store,
+    key: &Path,
+    bytes: u64,
+    schema: &SchemaRef,
+    wanted: impl Fn(&RowGroupMetaData) -> bool,
+) -> Result<Batches, StoreError> {
     let damaged = damage(key);
     let unread = |e| StoreError::of_parquet(key, e);
     let file = ParquetFile::new(store, key, bytes);
@@ -30,7 +44,9 @@ pub async fn open(store: &Store, key: &Path, bytes: u64, schema: &SchemaRef) -> 
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(file, options).await.map_err(unread)?;
     let order = columns(builder.schema(), schema).map_err(&damaged)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), order.iter().copied());
-    let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+    let groups = builder.metadata().row_groups().iter().enumerate();
+    let groups = groups.filter(|(_, group)| wanted(group)).map(|(place, _)| place).collect();
+    let stream = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).build();
     let stream = stream.map_err(unread)?;
     let (schema, at, damaged) = (Arc::clone(schema), key.clone(), damage(key));
     // Damaged pages can make the decoder panic, which is the file's fault and not ours.

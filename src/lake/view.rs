@@ -42,7 +42,16 @@ impl View {
     /// The picture as it is now.
     pub async fn open(store: &Store) -> Result<View, StoreError> {
         // The state first: a landing file that a later state retires stays for a day, so it is still there to be listed.
-        let state = State::load(store).await?;
+        View::of(store, State::load(store).await?).await
+    }
+
+    /// The picture as a state of the last day had it.
+    pub async fn at(store: &Store, n: u64) -> Result<View, StoreError> {
+        let state = if n == 0 { State::default() } else { State::read(store, &layout::state_file(n)).await? };
+        View::of(store, state).await
+    }
+
+    async fn of(store: &Store, state: State) -> Result<View, StoreError> {
         let above_cut = |file: &SliceFile| file.first >= state.cut(&file.chain, file.partition).first;
         let landing = landing::list(store, &layout::LANDING.into()).await?.into_iter().filter(above_cut).collect();
         let scored_folder = Path::from_iter([layout::SCORED, state.model()]);

@@ -127,6 +127,7 @@ impl Pipeline {
                     create_time: false,
                     queue_bytes: FETCHED_BYTES,
                     until_end: false,
+                    portion: None,
                 };
                 let source = KafkaSource::join(&settings, source_options).await?;
                 let (address, stats, stop_broker, broker) = serve(address, sink.clone().into()).await?;

@@ -64,9 +64,9 @@ impl Records {
         self.entries.push(Entry { partition, offset, arrived_ms, stamped_ms, device, payload });
     }
 
-    /// Keeps the records of some partitions.
-    pub fn retain(&mut self, keep: impl Fn(i32) -> bool) {
-        self.entries.retain(|entry| keep(entry.partition));
+    /// Keeps some records, by partition and offset.
+    pub fn retain(&mut self, keep: impl Fn(i32, i64) -> bool) {
+        self.entries.retain(|entry| keep(entry.partition, entry.offset));
     }
 
     /// How many there are.

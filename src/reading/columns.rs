@@ -143,8 +143,17 @@ pub const NO_OFFSET: i64 = -1;
 
 /// Rows with the columns of [`READING`] as rows of [`MERGED`] that have no origin.
 pub fn without_origin(readings: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let rows = readings.num_rows();
-    let mut columns = readings.columns().to_vec();
+    with_no_origin(readings, &MERGED)
+}
+
+/// Rows with the columns of [`OUTLIER`] as rows of [`SCORED`] that have no origin.
+pub fn outliers_without_origin(outliers: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    with_no_origin(outliers, &SCORED)
+}
+
+fn with_no_origin(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let rows = batch.num_rows();
+    let mut columns = batch.columns().to_vec();
     let origin: [ArrayRef; 5] = [
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n("", rows))),
         Arc::new(Int32Array::from_value(0, rows)),
@@ -153,7 +162,7 @@ pub fn without_origin(readings: &RecordBatch) -> Result<RecordBatch, ArrowError>
         Arc::new(Int32Array::from_value(0, rows)),
     ];
     columns.extend(origin);
-    RecordBatch::try_new(Arc::clone(&MERGED), columns)
+    RecordBatch::try_new(Arc::clone(schema), columns)
 }
 
 /// The row's place in the log by the columns of [`ORIGIN`]: chain, partition, offset, item; `None` without one.

@@ -56,6 +56,13 @@ impl Share {
         self.index == 0
     }
 
+    /// Whether a file is this one's, where each file is somebody's: by its name alone, so that nobody has to know of all.
+    pub fn has_key(self, key: &object_store::path::Path) -> bool {
+        let mut hasher = DefaultHasher::new();
+        key.as_ref().hash(&mut hasher);
+        self.is_whole() || hasher.finish() % u64::from(self.of) == u64::from(self.index)
+    }
+
     /// The name of a chain and the number of a partition are the same for everybody.
     fn has(self, file: &SliceFile) -> bool {
         if self.is_whole() {

@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use crate::{
     evaluate,
     lake::{
-        Created, Day, Store, Table, View, layout, run,
+        Created, Day, Store, Table, View, layout,
         scan::{self, Offsets, Rows},
         state::Run,
     },
@@ -29,7 +29,7 @@ use crate::{
         training::{self, History, TrainOptions},
     },
     reading::columns,
-    score::{load_model, scorer::ReadingColumns},
+    score::{follow::Share, load_model, scorer::ReadingColumns},
 };
 
 pub mod container;
@@ -67,17 +67,34 @@ impl Span {
 
 /// Gives every reading of a lake in `span` to the sampler. Memory is the sampler's, and a batch of rows.
 pub async fn sample_lake(store: &Store, view: &View, span: Span, sampler: &mut Sampler) -> anyhow::Result<()> {
+    sample_share(store, view, span, Share::WHOLE, sampler).await
+}
+
+/// The same for a share of the lake's files.
+pub async fn sample_share(
+    store: &Store,
+    view: &View,
+    span: Span,
+    share: Share,
+    sampler: &mut Sampler,
+) -> anyhow::Result<()> {
     for (&day, runs) in &view.state.days {
         let Some(run) = &runs.readings else { continue };
         if !span.meets(run) {
             continue;
         }
-        let mut batches = run::rows(store, Table::Readings, day, run);
-        while let Some(batch) = batches.try_next().await? {
-            take(sampler, &ReadingColumns::of(&batch)?, span);
+        for (part, &bytes) in run.parts.iter().enumerate() {
+            let key = layout::run_part(Table::Readings, day, &run.run, part);
+            if !share.has_key(&key) {
+                continue;
+            }
+            let mut batches = scan::open(store, &key, bytes, &columns::READING).await?;
+            while let Some(batch) = batches.try_next().await? {
+                take(sampler, &ReadingColumns::of(&batch)?, span);
+            }
         }
     }
-    for file in &view.landing {
+    for file in view.landing.iter().filter(|file| share.has_key(&file.key)) {
         let from = view.state.cut(&file.chain, file.partition).offset;
         let mut batches = scan::open(store, &file.key, file.bytes, &columns::LANDING).await?;
         while let Some(batch) = batches.try_next().await? {

@@ -51,6 +51,17 @@ pub struct Manifest {
     /// The first and the last reading.
     pub from_ms: Option<i64>,
     pub to_ms: Option<i64>,
+    /// Up to where on the scale of all devices it has everything ([`Sampler::limit`]); without one, everywhere.
+    #[serde(default = "everywhere", skip_serializing_if = "is_everywhere")]
+    pub limit: u64,
+}
+
+fn everywhere() -> u64 {
+    u64::MAX
+}
+
+fn is_everywhere(limit: &u64) -> bool {
+    *limit == u64::MAX
 }
 
 impl Manifest {
@@ -67,8 +78,30 @@ impl Manifest {
             readings: histories.iter().map(|history| history.readings.len() as u64).sum(),
             from_ms: times().min(),
             to_ms: times().max(),
+            limit: u64::MAX,
         }
     }
+}
+
+/// The sample of a whole of which these are the samples of parts; what lies in `span` of it.
+///
+/// # Errors
+/// As of [`histories`]; one is not of the lake's state `state`.
+pub async fn together(parts: &[Store], span: Span, state: u64) -> anyhow::Result<Sampler> {
+    let mut limit = u64::MAX;
+    for part in parts {
+        let Some(manifest) = manifest(part).await? else {
+            bail!("`{}` is no sample: it has no manifest", part.place())
+        };
+        let said = manifest.state;
+        ensure!(said == state, "`{}` is a sample of the lake's state {said}, not {state}", part.place());
+        limit = limit.min(manifest.limit);
+    }
+    let mut sampler = Sampler::default().up_to(limit);
+    for part in parts {
+        offer(part, span, &mut sampler).await?;
+    }
+    Ok(sampler)
 }
 
 /// Writes a sample; one that is there already is replaced.
@@ -127,6 +160,12 @@ pub async fn manifest(store: &Store) -> anyhow::Result<Option<Manifest>> {
 /// There is no Parquet file, one is damaged or has other columns, or there are more or fewer readings than the manifest
 /// says.
 pub async fn histories(store: &Store, span: Span) -> anyhow::Result<Vec<History>> {
+    let mut sampler = Sampler::default();
+    offer(store, span, &mut sampler).await?;
+    Ok(sampler.finish())
+}
+
+async fn offer(store: &Store, span: Span, sampler: &mut Sampler) -> anyhow::Result<()> {
     let files = files(store).await?;
     if files.is_empty() {
         let there = store.list(&Path::default()).await?;
@@ -134,7 +173,6 @@ pub async fn histories(store: &Store, span: Span) -> anyhow::Result<Vec<History>
         let found = if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", names.join(", ")) };
         bail!("`{}` has no Parquet file of readings: {found}", store.place());
     }
-    let mut sampler = Sampler::default();
     let mut rows = 0;
     for file in &files {
         let mut batches = scan::open(store, &file.key, file.bytes, &columns::READING).await?;
@@ -155,7 +193,7 @@ pub async fn histories(store: &Store, span: Span) -> anyhow::Result<Vec<History>
         let said = manifest.readings;
         ensure!(said == rows, "the sample is not whole: `{MANIFEST}` says {said} readings, the files have {rows}");
     }
-    Ok(sampler.finish())
+    Ok(())
 }
 
 /// The Parquet files, but for those that engines hide.

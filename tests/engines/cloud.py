@@ -137,6 +137,8 @@ class Cloud:
         self.stacks, self.gone, self.sets, self.failures = {}, [], {}, {}
         self.registry, self.kafka_versions, self.processors = "", ["3.9.x", "4.1.x.kraft"], 1000.0
         self.calls, self.pause_s, self.lock = [], 0.0, threading.RLock()
+        # What else an answer of moto's has, for who is answered by this thread.
+        self.passed_on = threading.local()
         self.destination, self.working, self.denied, self.throttled = "ENABLED", [], set(), 0
         cloud = self
 
@@ -149,6 +151,9 @@ class Cloud:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(answer)))
+                # By which S3's clients know what they have written.
+                for name, value in cloud.passed_on.__dict__.pop("headers", {}).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(answer)
@@ -226,6 +231,7 @@ class Cloud:
         try:
             connection.request(method, path, body, {k: v for k, v in headers.items() if k.lower() != "connection"})
             answer = connection.getresponse()
+            self.passed_on.headers = {name: answer.headers[name] for name in ("ETag", "Last-Modified") if answer.headers[name]}
             return answer.status, answer.headers.get("Content-Type") or "text/plain", answer.read()
         finally:
             connection.close()

@@ -17,6 +17,7 @@ import kafka
 import ministack
 import registry
 import s3
+import spark
 import trino
 from install import (  # noqa: F401
     Missing, cache, folder_once, from_debian, importable, node_packages, python_packages, run, site_packages,
@@ -98,6 +99,8 @@ ENGINES = {
     "kafka": Engine(kafka.install, kafka.start),
     "confluent": Engine(kafka.install_confluent),
     "moto": Engine(s3.install, s3.start),
+    "spark": Engine(spark.install, spark.start),
+    "spark_s3": Engine(spark.install_s3),
     "registry": Engine(registry.install, registry.start),
     "skopeo": Engine(lambda: from_debian("skopeo", "skopeo")),
     "prometheus": Engine(install_prometheus),

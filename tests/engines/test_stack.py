@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import s3
 from cloud import Cloud
@@ -40,6 +41,7 @@ class Desk:
         """A request to the S3 in which the stack's buckets would be."""
         status, _, answer = self.cloud.forward(method, f"/{path}", s3.SIGNED, body)
         check(status in ok, f"{method} {path}: {status} {answer!r}")
+        return answer
 
     def start(self, *args):
         """Starts a command that is to be interrupted."""
@@ -77,6 +79,11 @@ def stack_life(lab):
     changes = desk.cloud.calls.count("ExecuteChangeSet")
     again = desk.deploy()
     check("no changes" in again.stderr, again.stderr)
+    jobs = ["compact.py", "ingest.py", "vitals_program.py"]
+    check(f"put {', '.join(jobs)}" in deployed.stderr and "Spark's jobs" not in again.stderr, "Spark's jobs are put there once")
+    for job in jobs:
+        there = desk.s3("GET", f"{stack.outputs['ArtifactsBucket']}/spark/{job}")
+        equal(there, (Path(__file__).parents[2] / "templates" / "spark" / job).read_bytes(), f"Spark's {job}")
     equal(desk.cloud.calls.count("ExecuteChangeSet"), changes, "change sets executed when there is nothing to do")
     equal(desk.vitals("plan", "--detailed-exitcode").stdout.strip(), "No changes.", "the plan of what is there")
 

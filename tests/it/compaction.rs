@@ -245,3 +245,16 @@ async fn more_files_than_are_merged_at_once_give_the_same_day() {
     assert!(rows.is_sorted());
     assert_eq!(rows.len() as u64, 2 * different);
 }
+
+#[tokio::test]
+async fn the_running_day_is_closed_once_where_a_clock_is_ahead() {
+    let store = Store::memory();
+    // One file, of which the broker says that half of it arrives tomorrow.
+    land(&store, "c", 0, &[good("a", MARCH, 70.0), good("a", MARCH + DAY_MS, 71.0)]).await;
+    let closed = close(&store, MARCH + DAY_MS - 1, true).await;
+    assert_eq!(closed.iter().map(|day| day.readings).collect::<Vec<_>>(), [1]);
+    assert_eq!(close(&store, MARCH + DAY_MS - 1, true).await, []);
+    assert_eq!(readings(&store).await.len(), 2);
+    assert_eq!(close(&store, MARCH + 2 * DAY_MS, false).await.len(), 2);
+    assert_eq!(readings(&store).await.len(), 2);
+}

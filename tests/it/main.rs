@@ -7,6 +7,7 @@ mod container;
 mod faults;
 mod follow;
 mod import;
+mod job;
 mod kill;
 mod models;
 mod program;

@@ -102,6 +102,11 @@ impl Program {
         Ok(Program { path, name, architecture, interpreter })
     }
 
+    /// Where it is read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether it needs nothing of the image around it.
     ///
     /// # Errors

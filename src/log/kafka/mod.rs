@@ -25,7 +25,7 @@ mod tests;
 
 pub use settings::{Auth, Secret, Security, Settings};
 pub use sink::{Delivery, Sink, SinkOptions, SinkStats};
-pub use source::{KafkaSource, SourceOptions};
+pub use source::{KafkaSource, Portion, SourceOptions, look};
 pub use topic::{NewTopic, prepare};
 
 /// Where a topic is: `kafka://HOST:PORT[,HOST:PORT…]/TOPIC`.

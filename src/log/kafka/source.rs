@@ -41,6 +41,15 @@ pub struct SourceOptions {
     pub queue_bytes: usize,
     /// End once everything was read that was there.
     pub until_end: bool,
+    /// Read this and no more, whoever the group has given it to; then end.
+    pub portion: Option<Portion>,
+}
+
+/// A part of a topic that one reader is told to read: a partition, up to an offset that is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    pub partition: i32,
+    pub until: i64,
 }
 
 /// How often what the lake holds is committed, for those who watch the lag.
@@ -72,7 +81,7 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Joins the group; partitions come with [`Source::next`].
+    /// Joins the group, or takes its portion without it; partitions come with [`Source::next`].
     ///
     /// # Errors
     /// Where no broker can be reached.
@@ -84,7 +93,8 @@ impl KafkaSource {
         config.set("allow.auto.create.topics", "false");
         // The lake says where to begin; an offset that is gone is an error to be looked at, not to be jumped over.
         config.set("auto.offset.reset", "error");
-        config.set("enable.partition.eof", if options.until_end { "true" } else { "false" });
+        let ends = options.until_end || options.portion.is_some();
+        config.set("enable.partition.eof", if ends { "true" } else { "false" });
         // A consumer whose queue was full would rest for a second otherwise, which makes it several times slower.
         config.set("fetch.queue.backoff.ms", "10");
         config.set("queued.min.messages", "1000000");
@@ -98,12 +108,13 @@ impl KafkaSource {
         let ringing = Arc::clone(&bell);
         let ring = move || ringing.ring();
         let consumer = Ending::new(&config, Context::new(settings), Some(ring)).context("joining the group")?;
-        consumer.subscribe(&[&options.topic])?;
-        let (settings, group) = (settings.clone(), options.group.clone());
-        let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
+        match options.portion {
+            None => consumer.subscribe(&[&options.topic])?,
+            Some(portion) => consumer.context().push(Rebalance::Assign(vec![portion.partition])),
+        }
+        let lookup = lookup(settings, &options.topic, &options.group).await?;
         // The prober has.
         consumer.context().reached();
-        let lookup = KafkaLookup::new(&options.topic, prober);
         let consumer = Arc::new(consumer);
         let reader = Reader::start(Arc::clone(&consumer), bell, options.create_time).context("starting a thread")?;
         Ok(KafkaSource {
@@ -225,7 +236,14 @@ impl KafkaSource {
         let Batch { mut records, ended, errors, create_time, epoch } = batch;
         let counts = |partition: &i32| self.reading.get(partition).is_some_and(|&from| from <= epoch);
         if !self.reading.values().all(|&from| from <= epoch) || self.reading.len() < self.ours.len() {
-            records.retain(|partition| counts(&partition));
+            records.retain(|partition, _| counts(&partition));
+        }
+        if let Some(portion) = self.options.portion {
+            let all = records.len();
+            records.retain(|_, offset| offset < portion.until);
+            // Offsets may have holes, so what comes after the portion tells its end as well as its last record does.
+            let passed = records.len() < all || records.iter().any(|record| record.offset + 1 == portion.until);
+            self.ended.extend(passed.then_some(portion.partition));
         }
         let ended: Vec<i32> = ended.into_iter().filter(counts).collect();
         self.ended.extend(ended);
@@ -289,7 +307,8 @@ impl Source for KafkaSource {
             if let Some(change) = self.consumer.context().next_rebalance() {
                 return self.rebalanced(change);
             }
-            if self.options.until_end && !self.ours.is_empty() && self.ours.is_subset(&self.ended) {
+            let ends = self.options.until_end || self.options.portion.is_some();
+            if ends && !self.ours.is_empty() && self.ours.is_subset(&self.ended) {
                 return Ok(LogEvent::End);
             }
             // Nothing is held here that a caller who gives up would lose.
@@ -306,6 +325,13 @@ impl Source for KafkaSource {
     }
 
     async fn seek(&mut self, partition: i32, offset: i64) -> anyhow::Result<()> {
+        if self.options.portion.is_some_and(|portion| portion.until <= offset) {
+            // The lake has all of it already. Nothing of it is under way: what is not read anew comes no more.
+            self.reading.remove(&partition);
+            self.waiting.remove(&partition);
+            self.ended.insert(partition);
+            return Ok(());
+        }
         if !self.reading.contains_key(&partition) {
             self.waiting.insert(partition, offset);
             return Ok(());
@@ -342,6 +368,11 @@ impl Source for KafkaSource {
         self.commit();
         self.consumer.context().closing.store(true, Relaxed);
         let consumer = Arc::clone(&self.consumer);
+        if self.options.portion.is_some() {
+            // There is no group to leave.
+            let _ = consumer.unassign();
+            return;
+        }
         // Leaving the group waits for its coordinator.
         let leaving = tokio::task::spawn_blocking(move || {
             consumer.unsubscribe();
@@ -352,4 +383,19 @@ impl Source for KafkaSource {
         });
         let _ = leaving.await;
     }
+}
+
+/// Asks what a topic holds, without reading it.
+///
+/// # Errors
+/// Where no broker can be reached.
+pub async fn look(settings: &Settings, topic: &str, group: &str) -> anyhow::Result<Arc<dyn Lookup>> {
+    Ok(Arc::new(lookup(settings, topic, group).await?))
+}
+
+/// What answers questions about a topic; it has reached a broker.
+async fn lookup(settings: &Settings, topic: &str, group: &str) -> anyhow::Result<KafkaLookup> {
+    let (settings, group) = (settings.clone(), group.to_owned());
+    let prober = tokio::task::spawn_blocking(move || topic::prober(&settings, &group)).await??;
+    Ok(KafkaLookup::new(topic, prober))
 }

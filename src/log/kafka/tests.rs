@@ -53,6 +53,7 @@ fn options(group: &str) -> SourceOptions {
         create_time: true,
         queue_bytes: 8 << 20,
         until_end: true,
+        portion: None,
     }
 }
 

@@ -162,7 +162,9 @@ export class World {
     // Or Spark goes on when the step has long given up.
     this.expect(parameters.ExecutionTimeoutMinutes * 60 < 14400, step, 'has no end of its own within that of the step');
     this.expect(EntryPoint === `s3://${values.ArtifactsBucket}/spark/compact.py`, step, 'runs another job');
-    this.expect(SparkSubmitParameters.includes(`s3://${values.ArtifactsBucket}/spark/vitals`), step, 'lacks the program');
+    const sent = ['--files', 'vitals', '--py-files', 'vitals_program.py'];
+    const wanted = sent.map((word) => (word.startsWith('--') ? word : `s3://${values.ArtifactsBucket}/spark/${word}`)).join(' ');
+    this.expect(SparkSubmitParameters === wanted, step, 'lacks the program');
     const flags = Object.fromEntries(EntryPointArguments.map((flag) => flag.split(/=(.*)/s)));
     this.expect(flags['--lake'] === `s3://${values.DataBucket}`, step, 'works on another lake');
     this.close();
