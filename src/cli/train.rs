@@ -126,7 +126,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "I/N", requires_all = ["prepare", "state"], value_parser = super::score::share)]
     share: Option<Share>,
 
-    /// Prepare from the lake as this state of the last day had it
+    /// Prepare from the lake as this state of the last day had it; `--since 30d` is 30 days before it
     #[arg(long, value_name = "N", requires = "prepare")]
     state: Option<u64>,
 
@@ -190,6 +190,16 @@ impl Promote {
     }
 }
 
+impl TrainArgs {
+    /// What is learnt from, where it is `now_ms`.
+    fn span(&self, now_ms: i64) -> Span {
+        Span {
+            since_ms: self.since.map_or(i64::MIN, |at| at.ms(now_ms)),
+            until_ms: self.until.map_or(i64::MAX, |at| at.ms(now_ms)),
+        }
+    }
+}
+
 /// An alarm budget, false alarms per device and day.
 pub fn parse_budget(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
@@ -203,10 +213,7 @@ pub async fn run(args: TrainArgs, origins: &Origins) -> anyhow::Result<ExitCode>
     }
     args.refuse_what_is_for_aws()?;
     let now = now_ms();
-    let span = Span {
-        since_ms: args.since.map_or(i64::MIN, |at| at.ms(now)),
-        until_ms: args.until.map_or(i64::MAX, |at| at.ms(now)),
-    };
+    let span = args.span(now);
     let options =
         TrainOptions { seed: args.seed, alarms_per_device_day: args.alarms_per_device_day, ..TrainOptions::default() };
     if let (Some(data), Some(out)) = (&args.data, &args.out) {
@@ -226,7 +233,7 @@ pub async fn run(args: TrainArgs, origins: &Origins) -> anyhow::Result<ExitCode>
     }
     let store = args.lake.open().await?;
     if let Some(place) = &args.prepare {
-        return prepare(&args, &store, place, span, now).await.map(|()| ExitCode::SUCCESS);
+        return prepare(&args, &store, place, now).await.map(|()| ExitCode::SUCCESS);
     }
     if args.dry_run {
         return tell_plan(&args, &store, span, options).await.map(|()| ExitCode::SUCCESS);
@@ -305,22 +312,25 @@ async fn train_once(args: &TrainArgs, store: &Store, span: Span, options: TrainO
 }
 
 /// Writes the sample that training would learn from.
-async fn prepare(args: &TrainArgs, store: &Store, place: &Place, span: Span, now: i64) -> anyhow::Result<()> {
+async fn prepare(args: &TrainArgs, store: &Store, place: &Place, now: i64) -> anyhow::Result<()> {
     let progress = Progress::spinner("prepare");
-    let (sampler, state) = if let (false, Some(state)) = (args.merge.is_empty(), args.state) {
+    let view = match args.state {
+        Some(n) => View::at(store, n).await?,
+        None => View::open(store).await?,
+    };
+    let state = view.state.n;
+    // Shares of a state are prepared one after the other: `30d` is to mean the same moment to all of them.
+    let span = args.span(args.state.map_or(now, |_| view.state.written_ms));
+    let sampler = if args.merge.is_empty() {
+        let mut sampler = Sampler::default();
+        train::sample_share(store, &view, span, args.share.unwrap_or(Share::WHOLE), &mut sampler).await?;
+        sampler
+    } else {
         let mut parts = Vec::with_capacity(args.merge.len());
         for part in &args.merge {
             parts.push(prepared::open(part).await?);
         }
-        (prepared::together(&parts, span, state).await?, state)
-    } else {
-        let view = match args.state {
-            Some(n) => View::at(store, n).await?,
-            None => View::open(store).await?,
-        };
-        let mut sampler = Sampler::default();
-        train::sample_share(store, &view, span, args.share.unwrap_or(Share::WHOLE), &mut sampler).await?;
-        (sampler, view.state.n)
+        prepared::together(&parts, span, state).await?
     };
     let (offered, limit) = (sampler.offered, sampler.limit());
     let histories = sampler.finish();

@@ -238,6 +238,25 @@ fn a_sample_is_bounded_by_its_span_and_replaced_but_never_mixed() {
 }
 
 #[test]
+fn shares_of_a_state_mean_the_same_moment_by_a_time_before_now() {
+    let folder = prepared(3);
+    let manifest = |place: &str| json(&fs::read_to_string(folder.path().join(place).join("manifest.json")).unwrap());
+    let state = manifest("sample")["state"].to_string();
+    for share in ["1", "2"] {
+        let (place, part) = (format!("share-{share}"), format!("{share}/2"));
+        let ran = vitals(
+            folder.path(),
+            &["train", "--prepare", &place, "--share", &part, "--state", &state, "--since", "5000d"],
+        );
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let since = |place: &str| manifest(place)["since_ms"].as_i64().unwrap();
+    assert_eq!(since("share-1"), since("share-2"));
+    let readings = |place: &str| manifest(place)["readings"].as_u64().unwrap();
+    assert_eq!(readings("share-1") + readings("share-2"), 3 * 144);
+}
+
+#[test]
 fn what_is_no_model_is_not_adopted() {
     let folder = prepared(9);
     let folder = folder.path();
