@@ -11,6 +11,7 @@ import http.client
 import json
 import re
 import signal
+import textwrap
 import threading
 from pathlib import Path
 
@@ -297,8 +298,9 @@ def query_on_aws(lab):
 
 
 @test("moto", "trino", slow=True, limit_s=3000)
-def rule_failures_are_dead_letters(lab):
-    """What a topic rule could not hand to Kafka is in the catalogue's view `dead_letters`, with device, time and bytes."""
+def catalogue_of_a_stack(lab):
+    """What a topic rule could not hand to Kafka is in the catalogue's view `dead_letters`, with device, time and bytes; the
+    template's saved queries say what the lake says."""
     both = Both(lab)
     # As the template has it, and as AWS IoT's error actions write it.
     kinds = {"rulename": "string", "topic": "string", "clientid": "string", "base64originalpayload": "string",
@@ -332,6 +334,27 @@ def rule_failures_are_dead_letters(lab):
     all_of_them = both.there("SELECT * FROM dead_letters")
     equal(len(all_of_them), len(others) + 2, "dead letters")
     check(others, "there are other dead letters")
+    saved_queries(both, all_of_them)
+
+
+def saved_queries(both, dead_letters):
+    """Runs those of the template, and compares them with what this machine says of the same days."""
+    template = (ROOT / "templates" / "stack.yaml").read_text()
+    texts = [textwrap.dedent(text) for text in re.findall(r"      QueryString: \|-\n((?:        .*\n)+)", template)]
+    equal(len(texts), 3, "saved queries")
+    outliers, devices, dead = (both.there(text) for text in texts)
+    since = lambda days: f"TIMESTAMP '{iso(now_ms() - days * 86_400_000)[:19].replace('T', ' ')}'"
+    kept = lambda days: f"FROM outliers WHERE NOT artifact AND ts >= {since(days)}"
+    expected = both.here(f"SELECT device_id, ts, score, cause, why, news2 {kept(1)} ORDER BY score DESC LIMIT 100")
+    check(expected, "there are outliers of the last day")
+    equal([row["score"] for row in outliers], [row["score"] for row in expected], "scores of the last day's outliers")
+    expected = both.here(f"SELECT device_id, count(DISTINCT episode) AS episodes, count(*) AS readings {kept(7)} GROUP BY device_id")
+    equal({row["device_id"]: (row["episodes"], row["readings"]) for row in devices},
+          {row["device_id"]: (row["episodes"], row["readings"]) for row in expected}, "devices that stand out")
+    week_ago = iso(now_ms() - 7 * 86_400_000)[:23].replace("T", " ")
+    reasons = [row["reason"] for row in dead_letters if row["arrived_at"] and row["arrived_at"] >= week_ago]
+    equal({row["reason"]: row["packets"] for row in dead}, {reason: reasons.count(reason) for reason in reasons}, "dead letters")
+    check("rule_failed" in reasons, "those of the rule are among them")
 
 
 @test("ministack", slow=True)

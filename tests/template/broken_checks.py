@@ -425,3 +425,9 @@ trips(
         lambda r: "vpc-flow-logs" in str(r),
     ),
 )
+
+SAVED = "AWS::Athena::NamedQuery"
+trips("saved_queries_are_bounded", put(SAVED, "WorkGroup", "primary"))
+trips("saved_queries_are_bounded", put(SAVED, "QueryString", "DROP TABLE landing"))
+trips("saved_queries_are_bounded", put(SAVED, "QueryString", "SELECT *\nFROM readings\nWHERE dt IS NULL OR dt >= '2026-01-01'"))
+trips("saved_queries_are_bounded", put(SAVED, "QueryString", "SELECT *\nFROM readings\nLIMIT 100"))

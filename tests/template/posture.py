@@ -77,6 +77,20 @@ def buckets_have_a_policy(stack):
                 yield f"{name} allows everybody something"
 
 
+@check("AWS::Athena::NamedQuery")
+def saved_queries_are_bounded(stack):
+    """A saved query reads a view, of few days, within the work group that cuts off, and shows no more than a page."""
+    groups = {f"<{name}>" for name in stack.of("AWS::Athena::WorkGroup")}
+    for name, query in stack.properties("AWS::Athena::NamedQuery"):
+        text, group = query["QueryString"], query.get("WorkGroup")
+        if group not in groups:
+            yield f"{name} is of the work group {group}"
+        if not re.match(r"SELECT\b", text) or not re.search(r"\bLIMIT \d{1,3}\s*$", text):
+            yield f"{name} is no SELECT of a page"
+        if not re.search(r"\bFROM (outliers|readings|dead_letters)\n", text) or "dt IS NULL OR dt >=" not in text:
+            yield f"{name} reads more than some days of a view"
+
+
 @check("AWS::EMRServerless::Application", "AWS::IAM::Role")
 def every_service_has_a_role_of_its_own(stack):
     """No role is taken by two services: what one of them needs the other would have as well."""
