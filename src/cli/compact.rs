@@ -65,7 +65,8 @@ pub struct CompactArgs {
     #[command(flatten)]
     lake: LakeArgs,
 
-    /// Also close the running day; what comes later is merged into it
+    /// Also close the running day; what comes later is merged into it, or goes into the next one where a catalogue shows the
+    /// lake
     #[arg(long)]
     now: bool,
 

@@ -11,6 +11,7 @@
 //! What is shown moves in this order: the state itself, its cuts, the days, the views. A day after a view's last is not seen,
 //! so all of it shows the older picture, whole, until the views change, each in one step; past days that an import
 //! changed move one by one, each whole. A crash in between leaves the older picture too, and the next to come goes on.
+//! Rows of the log never go into a day that is shown already: between its step and that of the view they would be seen twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,7 @@ use parquet::{arrow::ArrowWriter, errors::ParquetError};
 use super::{
     layout::{self, Day, Table},
     state::{Run, State},
+    store::{Store, StoreError},
 };
 use crate::reading::columns;
 
@@ -177,6 +179,11 @@ pub fn cuts_file(state: &State) -> Result<Bytes, ParquetError> {
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&CUTS), None)?;
     writer.write(&cuts(state)?)?;
     writer.into_inner().map(Bytes::from)
+}
+
+/// Whether a catalogue shows a lake, or has once.
+pub async fn shows(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.folders().await?.iter().any(|folder| folder.as_ref() == layout::CUTS))
 }
 
 /// The folder of a run, with `/` at its end, below the root of the lake.

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use object_store::path::Path;
 
 use super::{
+    catalogue,
     epoch::Epoch,
     landing::{self, SliceFile},
     layout::{self, Table},
@@ -37,7 +38,7 @@ const JOB_KEPT_MS: i64 = 2 * DAY_MS;
 /// Removes what nothing needs any more, and says how many files that were. `shown` is the number of the oldest state that a
 /// catalogue may still show to anybody; none where there is no catalogue. Where there is one after all, nothing is removed.
 pub async fn clean(store: &Store, now_ms: i64, shown: Option<u64>) -> Result<u64, StoreError> {
-    if shown.is_none() && store.folders().await?.iter().any(|folder| folder.as_ref() == layout::CUTS) {
+    if shown.is_none() && catalogue::shows(store).await? {
         return Ok(0);
     }
     let states = states(store).await?;

@@ -15,6 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use hashbrown::HashSet;
 
 use super::{
+    catalogue,
     landing::{self, Footer, SliceFile},
     layout::{Day, Table},
     merge::{Input, Merge, Origin},
@@ -90,7 +91,9 @@ pub(super) async fn work(store: &Store, view: &View, options: CompactOptions) ->
     let today = Day::of(options.now_ms);
     let last = if options.running_day { today } else { today.previous() };
     let pieces = pieces(store, view).await?;
-    let Some(day) = next_day(&view.state, &pieces, last) else { return Ok(None) };
+    // A day that a catalogue shows is never added to: see there.
+    let open = if catalogue::shows(store).await? { view.state.upto.map(Day::next) } else { view.state.open_day() };
+    let Some(day) = next_day(&view.state, open, &pieces, last) else { return Ok(None) };
     let mut takes = Vec::with_capacity(pieces.len());
     for piece in &pieces {
         takes.push(take(store, &view.state, piece, day).await?);
@@ -165,14 +168,14 @@ fn earliest_arrival(metadata: &parquet::file::metadata::ParquetMetaData) -> Opti
 }
 
 /// The next day to close, none where there is nothing for a day up to `last`.
-fn next_day(state: &State, pieces: &[Piece], last: Day) -> Option<Day> {
+fn next_day(state: &State, open: Option<Day>, pieces: &[Piece], last: Day) -> Option<Day> {
     let waiting = pieces.iter().filter_map(|piece| {
         let floor = state.cut(&piece.chain, piece.partition).offset;
         let reachable = piece.files.iter().filter(|_| piece.scored_to.is_none_or(|to| to > floor));
         reachable.filter_map(|(_, _, earliest)| *earliest).min()
     });
     let arrived = Day::of(waiting.min()?);
-    let day = state.open_day().map_or(arrived, |open| open.max(arrived));
+    let day = open.map_or(arrived, |open| open.max(arrived));
     (day <= last).then_some(day)
 }
 

@@ -142,6 +142,22 @@ async fn a_lost_answer_of_the_state_is_recognised() {
     assert_eq!(close(&store, MARCH + DAY_MS, false).await, []);
 }
 
+#[tokio::test]
+async fn a_day_that_a_catalogue_shows_is_not_added_to() {
+    let store = Store::memory();
+    let next = land(&store, "c", 0, &[good("a", MARCH, 70.0)]).await;
+    let noon = MARCH + 12 * HOUR_MS;
+    assert_eq!(close(&store, noon, true).await.len(), 1);
+    store.create(&vitals::lake::layout::cuts_file(1), bytes::Bytes::from_static(b"x")).await.unwrap();
+    land(&store, "c", next, &[good("a", noon, 71.0)]).await;
+    // Neither again on the same day nor when it is over.
+    assert_eq!(close(&store, noon + HOUR_MS, true).await, []);
+    assert_eq!(close(&store, MARCH + DAY_MS, false).await, []);
+    assert_eq!(close(&store, MARCH + 2 * DAY_MS, false).await.len(), 1);
+    let days = rows(&store, "SELECT dt, heart_rate FROM readings ORDER BY ts").await;
+    assert_eq!(days, [["2026-03-01", "70.0"], ["2026-03-02", "71.0"]]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_see_every_reading_once_while_days_close() {
     let store = Store::memory();
