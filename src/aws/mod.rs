@@ -110,15 +110,13 @@ pub async fn region() -> Option<String> {
 /// The region that is named, or the one that is known without.
 ///
 /// # Errors
-/// Where none is.
+/// [`clients::NoRegion`].
 pub async fn region_or(named: Option<&str>) -> anyhow::Result<String> {
     let region = match named {
         Some(region) => Some(region.to_owned()),
         None => region().await,
     };
-    region.ok_or_else(|| {
-        anyhow::anyhow!("no AWS region is named\nhint: `--region eu-central-1`, AWS_REGION, or `region` of the profile")
-    })
+    Ok(region.ok_or(clients::NoRegion)?)
 }
 
 /// Where a service is reached, if not at its usual address: `AWS_ENDPOINT_URL_<SERVICE>`, else `AWS_ENDPOINT_URL` or the
