@@ -75,6 +75,14 @@ pub struct DeployArgs {
     no_config: bool,
 }
 
+impl DeployArgs {
+    /// The command that goes on from wherever this one ends: the same flags, to be copied.
+    fn again(&self) -> String {
+        let image = self.image.as_ref().map_or_else(String::new, |digest| format!(" --image {digest}"));
+        self.stack.command(&format!("deploy{}{}{image}", self.wanted.words(), self.source.words()))
+    }
+}
+
 /// A deployment while it runs.
 struct Deployment {
     args: DeployArgs,
@@ -117,11 +125,11 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
     match deployment.run().await? {
         Ok(()) | Err(Stop::Enough) => Ok(ExitCode::SUCCESS),
         Err(Stop::Left) => {
-            let args = &deployment.args.stack;
+            let args = &deployment.args;
             tell(&format!(
                 "AWS goes on with the stack\nnext: `{}` shows how it goes, `{}` goes on from there",
-                args.command("status"),
-                args.command("deploy")
+                args.stack.command("status"),
+                args.again()
             ));
             Ok(ExitCode::from(130))
         }
@@ -160,7 +168,7 @@ impl Deployment {
     async fn settle(&mut self) -> Step<()> {
         loop {
             let Some(held) = self.stack.describe().await? else { return Ok(Ok(())) };
-            let again = self.args.stack.command("deploy");
+            let again = self.args.again();
             match held.standing() {
                 Standing::New | Standing::Ready => return Ok(Ok(())),
                 Standing::Busy => {
@@ -251,7 +259,7 @@ impl Deployment {
         anyhow::bail!(
             "this would replace or remove what holds data: {}\nhint: if that is meant: `{} {}`",
             endangered.join(", "),
-            self.args.stack.command("deploy"),
+            self.args.again(),
             flags.join(" ")
         )
     }
@@ -269,7 +277,7 @@ impl Deployment {
     }
 
     async fn watch(&mut self, id: &str, token: Option<&str>) -> Step<Described> {
-        let again = self.args.stack.command("deploy");
+        let again = self.args.again();
         Ok(match watch::watch(&self.stack, id, token, &again, &mut self.interrupt).await? {
             Watched::Done(held) => Ok(*held),
             Watched::Left => Err(Stop::Left),

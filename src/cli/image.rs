@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 
-use super::{Exit, progress::Progress};
+use super::{Exit, progress::Progress, stack::shell_word};
 use crate::aws::image::{Auth, Image, Program, Reference, Target, push};
 
 /// Build the container image of this program, and push it to a registry; no Docker is needed
@@ -48,6 +48,15 @@ pub struct SourceArgs {
     /// Lay it on this image, which then has to bring glibc, CA certificates and /tmp: debian:12, HOST/REPO@sha256:…
     #[arg(long, value_name = "REF")]
     base_image: Option<Reference>,
+}
+
+impl SourceArgs {
+    /// These flags as they were given, to be copied, each after a space.
+    pub fn words(&self) -> String {
+        let binary =
+            self.linux_binary.iter().map(|path| format!(" --linux-binary {}", shell_word(&path.display().to_string())));
+        binary.chain(self.base_image.iter().map(|image| format!(" --base-image {image}"))).collect()
+    }
 }
 
 /// Build the image, and print its digest

@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{Exit, Form, check_file, deploy::watch::part_of, say, stack::StackArgs, tell};
+use super::{
+    Exit, Form, check_file,
+    deploy::watch::part_of,
+    say,
+    stack::{StackArgs, shell_word},
+    tell,
+};
 use crate::{
     aws::{
         clients::Access,
@@ -101,6 +107,15 @@ impl Pass {
 }
 
 impl WantedArgs {
+    /// These flags as they were given, to be copied, each after a space.
+    pub fn words(&self) -> String {
+        let size = self.size.and_then(|size| Some(format!(" --size {}", size.to_possible_value()?.get_name())));
+        let set = self.set.iter().map(|(name, value)| format!(" --set {}", shell_word(&format!("{name}={value}"))));
+        let template =
+            self.template.iter().map(|path| format!(" --template {}", shell_word(&path.display().to_string())));
+        size.into_iter().chain(set).chain(template).collect()
+    }
+
     /// The template to work with.
     ///
     /// # Errors
@@ -212,7 +227,7 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Form::Text => {
             say(&text(&set.rows))?;
-            tell_more(&args.stack, &template, pass, &set, &endangered);
+            tell_more(&args, &template, pass, &set, &endangered);
         }
         Form::Json => say(&serde_json::to_string_pretty(&Answer {
             schema_version: 1,
@@ -293,7 +308,7 @@ pub fn counts(rows: &[Row]) -> String {
     format!("{} to add, {} to change{replaced}, {} to remove", of(Action::Add), of(Action::Modify), of(Action::Remove))
 }
 
-fn tell_more(args: &StackArgs, template: &Template, pass: Pass, set: &ChangeSet, endangered: &[String]) {
+fn tell_more(args: &PlanArgs, template: &Template, pass: Pass, set: &ChangeSet, endangered: &[String]) {
     if set.rows.is_empty() {
         return;
     }
@@ -304,7 +319,7 @@ fn tell_more(args: &StackArgs, template: &Template, pass: Pass, set: &ChangeSet,
     if !endangered.is_empty() {
         tell(&format!("with data: {}: `deploy` refuses without `--replace` of each", endangered.join(", ")));
     }
-    tell(&format!("next: {}", args.command("deploy")));
+    tell(&format!("next: {}", args.stack.command(&format!("deploy{}", args.wanted.words()))));
 }
 
 /// What the second pass adds to a new stack.

@@ -35,6 +35,16 @@ impl StackArgs {
     }
 }
 
+/// A word as a shell takes it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,:/@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// Names that CloudFormation takes, short enough for all that is named after the stack.
 fn stack_name(text: &str) -> Result<String, String> {
     let fits = text.len() <= 32

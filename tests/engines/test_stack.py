@@ -59,6 +59,8 @@ def stack_life(lab):
     planned = desk.vitals("plan", "--detailed-exitcode", ok=(6,))
     check("KafkaCluster" in planned.stdout and "to add" in planned.stderr, planned.stdout + planned.stderr)
     equal(desk.stack(), None, "what a plan leaves")
+    small = desk.vitals("plan", "--size", "small", "--set", "CompactSchedule=cron(30 2 * * ? *)").stderr
+    equal(last_lines(small, 1), ["next: vitals deploy --size small --set 'CompactSchedule=cron(30 2 * * ? *)'"], "what to do after a plan")
     answer = json.loads(desk.vitals("plan", "--output", "json").stdout)
     equal((answer["schema_version"], answer["pass"]), (1, "first"), "the plan as JSON")
     first = {change["resource"] for change in answer["changes"]}
@@ -121,7 +123,7 @@ def stack_failure(lab):
     cause, fix, next_step = last_lines(failed.stderr, 3)
     check(cause.startswith("cause: KafkaCluster (AWS::MSK::Cluster) CREATE_FAILED: User:"), cause)
     check("permission" in fix and fix.startswith("fix: "), fix)
-    equal(next_step, "next: vitals deploy", "what to do next")
+    equal(next_step, f"next: vitals deploy --image {DIGEST}", "what to do next: the same, to be copied")
     check("cancelled" not in "".join([cause, fix]), "what was only given up is no cause")
     told = desk.vitals("why", ok=(1,))
     check(cause in told.stdout and fix in told.stdout, told.stdout)
@@ -136,6 +138,7 @@ def stack_failure(lab):
     desk.cloud.fail("rollback", "and again")
     failed = desk.deploy("--set", "LogRetentionDays=60", ok=(1,))
     check("cause: ComputeLogs" in failed.stderr and "fix:" not in failed.stderr, failed.stderr)
+    equal(last_lines(failed.stderr, 1), [f"next: vitals deploy --set LogRetentionDays=60 --image {DIGEST} --region us-east-1"], "what to do next")
     equal(desk.stack().status, "UPDATE_ROLLBACK_FAILED", "a rollback that failed")
     mended = desk.deploy("--set", "LogRetentionDays=60")
     check("had failed" in mended.stderr, mended.stderr)
