@@ -1,15 +1,12 @@
 """What the bench needs of other people, beside what `tests/engines` knows: installed once, outside the checkout."""
 
-import os
-import shutil
 import sys
-from pathlib import Path
 
-from install import Missing, folder_once, from_debian, run
+from install import folder_once, from_debian, run
 from kafka import COPY
+from spark import PYSPARK, java_home
 
 # The connector of Spark's own version; its jars without what they would draw in, which pyspark brings.
-PYSPARK = "pyspark==3.5.7"
 SPARK_JARS = [
     "org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.7",
     "org.apache.spark:spark-token-provider-kafka-0-10_2.12:3.5.7",
@@ -42,19 +39,6 @@ DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><versi
 ALONE = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
 
 
-def java():
-    """The home of a Java 17, the newest that Spark 3.5 supports. Much newer ones lack what Hadoop calls."""
-    homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
-    found = shutil.which("java")
-    homes += [Path(found).resolve().parents[1]] if found else []
-    homes += sorted(Path("/usr/lib/jvm").glob("*17*"))
-    for home in homes:
-        release = home / "release"
-        if release.exists() and 'JAVA_VERSION="17.' in release.read_text() and (home / "bin" / "java").exists():
-            return home
-    raise Missing("there is no Java 17: JAVA_HOME names none, nor is one on PATH (Debian: openjdk-17-jre-headless)")
-
-
 def jars(name, artifacts, alone=False):
     """A folder of jars from Maven's registry, by default with all that they need."""
     with folder_once(f"ingest/{name}") as (folder, fresh):
@@ -83,12 +67,12 @@ def spark():
     interpreter = python("spark-3.5.7", [PYSPARK])
     home = next((interpreter.parents[1] / "lib").glob("python*/site-packages/pyspark"))
     connector = jars("spark-3.5.7-jars", SPARK_JARS, alone=True)
-    return {"home": home, "python": interpreter, "jars": connector, "java": java()}
+    return {"home": home, "python": interpreter, "jars": connector, "java": java_home()}
 
 
 def connect():
     """The jars of Kafka Connect with Iceberg's sink, and a Java."""
-    return {"jars": jars("iceberg-connect-1.10.1", ICEBERG_JARS), "java": java()}
+    return {"jars": jars("iceberg-connect-1.10.1", ICEBERG_JARS), "java": java_home()}
 
 
 def tools():

@@ -24,7 +24,7 @@ use crate::{
         glue::Glue,
     },
     lake::{
-        Place, State, Store, clean,
+        Place, State, Store, catalogue, clean,
         compact::{CompactOptions, compact},
         job::{self, Input, Staged, Work},
         now_ms,
@@ -292,6 +292,11 @@ pub async fn run(args: CompactArgs) -> anyhow::Result<ExitCode> {
         if removed > 0 {
             eprintln!("{:>10} {removed} files that nothing needs any more", "removed");
         }
+    }
+    if shows.is_none() && catalogue::shows(&store).await? {
+        tell(
+            "hint: a catalogue shows this lake: `--catalogue DATABASE` brings it up to date, and removes what nothing needs any more",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -147,7 +147,8 @@ impl Deployment {
         }
         let held = self.stack.describe().await?;
         before::preflight(&self.access, &self.stack, &self.template, held.as_ref()).await?;
-        let image = image::built(&self.args).await?;
+        // Who only looks needs none yet.
+        let image = if self.args.no_execute { None } else { image::built(&self.args).await? };
         let held = match Pass::of(held.as_ref()) {
             Pass::Second => held.filter(|held| held.output("RepositoryUri").is_some()),
             Pass::First => Some(go_on!(self.pass(&[]).await)),

@@ -4,7 +4,7 @@ SELECT
   element_at(split(f.topic, '/'), -1) AS device_id,
   CAST(from_unixtime(CAST(regexp_extract(f."$path", '/([0-9]+)-[^/]*$', 1) AS double) / 1000) AS timestamp(3)) AS arrived_at,
   'rule_failed' AS reason,
-  from_base64(f.base64originalpayload) AS payload,
+  try(from_base64(f.base64originalpayload)) AS payload,
   'rule-failures' AS chain,
   CAST(NULL AS integer) AS "partition", CAST(NULL AS bigint) AS "first", CAST(NULL AS bigint) AS "offset",
   CAST(NULL AS integer) AS item,

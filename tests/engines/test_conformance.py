@@ -312,7 +312,8 @@ def catalogue_of_a_stack(lab):
             "Location": f"{both.lake.place}/failures/", "Columns": [{"Name": n, "Type": t} for n, t in kinds.items()],
             "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
             "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
-            "SerdeInfo": {"SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe"},
+            "SerdeInfo": {"SerializationLibrary": "org.openx.data.jsonserde.JsonSerDe",
+                          "Parameters": {"ignore.malformed.json": "true"}},
         },
     }})
     both.show()
@@ -329,11 +330,15 @@ def catalogue_of_a_stack(lab):
         both.s3.put(f"wards/{name}", json.dumps(said).encode())
         expected.append({"device_id": f"bed_{n}", "arrived_at": iso(ms)[:23].replace("T", " "), "reason": "rule_failed",
                          "payload": payload.decode(), "dt": None if n else iso(ms)[:10]})
+    # What is no JSON, and bytes that are no base64, keep nothing else from being seen.
+    both.s3.put(f"wards/failures/dt={iso(both.end)[:10]}/{both.end}-22222222.json", b"{half")
+    broken = {"topic": "x/bed_9", "base64OriginalPayload": "%%%"}
+    both.s3.put(f"wards/failures/dt={iso(both.end)[:10]}/{both.end}-33333333.json", json.dumps(broken).encode())
     names = ", ".join(expected[0])
-    found = both.there(f"SELECT {names} FROM dead_letters WHERE reason = 'rule_failed' ORDER BY arrived_at")
+    found = both.there(f"SELECT {names} FROM dead_letters WHERE reason = 'rule_failed' AND payload IS NOT NULL ORDER BY arrived_at")
     equal(found, expected, "what the rule could not hand on")
     all_of_them = both.there("SELECT * FROM dead_letters")
-    equal(len(all_of_them), len(others) + 2, "dead letters")
+    equal(len(all_of_them), len(others) + 4, "dead letters")
     check(others, "there are other dead letters")
     saved_queries(both, all_of_them)
 

@@ -1,5 +1,6 @@
 """`vitals doctor`: what it finds on this machine, and in a stand-in of AWS."""
 
+import contextlib
 import json
 import os
 import socket
@@ -19,6 +20,18 @@ def doctor(lab, *args, env=None, ok=(0, 1), cwd=None):
     for finding in answer["machine"] + answer["aws"]:
         check(finding["verdict"] == "ok" or finding["todo"] or finding["found"], f"{finding} says what is wrong")
     return {finding["name"]: finding for finding in answer["machine"] + answer["aws"]}
+
+
+@contextlib.contextmanager
+def listening(port):
+    """Somebody listens on a port of this machine."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Where somebody else does already, that is as good.
+        with contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            server.listen()
+        yield
 
 
 @test()
@@ -41,13 +54,7 @@ def doctor_of_this_machine(lab):
     found = doctor(lab, "--local")
     check("vitals.toml" in found["config"]["found"] and "`here`" in found["lake"]["found"], f"{found}")
 
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            other.bind(("127.0.0.1", 1883))
-            other.listen()
-        except OSError:
-            pass  # Somebody else has it, which is as good.
+    with listening(1883):
         equal(doctor(lab, "--local")["broker"]["verdict"], "warn", "a port that is taken")
 
 
@@ -84,13 +91,7 @@ def doctor_of_a_stack(lab):
     desk = Desk(lab)
     desk.deploy()
     look = lambda **options: doctor(lab, "--target", "aws", env=desk.env, cwd=desk.folder, **options)
-    with socket.socket() as devices:
-        devices.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            devices.bind(("127.0.0.1", 8883))
-            devices.listen()
-        except OSError:
-            pass  # Somebody else listens there, which is as good.
+    with listening(8883):
         found = look()
     for name in ("credentials", "clock", "permissions", "stack", "quotas", "kafka", "ports", "rule"):
         equal(found[name]["verdict"], "ok", f"{found[name]}")

@@ -168,7 +168,9 @@ def stack_guards(lab):
     desk.vitals("destroy", "--confirm", "else", ok=(2,))
     desk.vitals("destroy", "--delete-data", "--yes", ok=(2,))
     check(desk.stack() is not None, "the stack after refused destructions")
-    # Somebody looks at a change set first.
+    # Somebody looks at a change set first, for which this program need not run in a container.
+    seen = desk.vitals("deploy", "--yes", "--no-execute", "--stack", "looked-at")
+    check(seen.stdout.startswith("arn:aws:cloudformation"), seen.stdout + seen.stderr)
     made = desk.vitals("deploy", "--yes", *IMAGE, "--no-execute", "--set", "WorkerMaxCount=3")
     number = made.stdout.strip()
     check(number.startswith("arn:aws:cloudformation") and desk.stack().values()["WorkerMaxCount"] != "3", number)

@@ -169,6 +169,17 @@ fn what_is_not_understood_is_exit_code_2() {
 }
 
 #[test]
+fn who_compacts_a_lake_that_a_catalogue_shows_without_it_is_told() {
+    let folder = lake();
+    let compacted = || vitals(folder.path(), &["compact"]);
+    assert!(!compacted().err.contains("catalogue"));
+    fs::create_dir_all(folder.path().join(".vitals/cuts")).unwrap();
+    fs::write(folder.path().join(".vitals/cuts/0000000001.parquet"), "").unwrap();
+    let ran = compacted();
+    assert!(ran.code == Some(0) && ran.err.contains("a catalogue shows this lake"), "{ran:?}");
+}
+
+#[test]
 fn from_a_file_to_reasons() {
     let folder = folder();
     fs::rename(lake().path().join("readings.csv"), folder.path().join("readings.csv")).unwrap();

@@ -20,21 +20,27 @@ pub async fn built(args: &DeployArgs) -> anyhow::Result<Option<Image>> {
     if args.image.is_some() { Ok(None) } else { build(&args.source).await.map(Some) }
 }
 
-/// Sees to it that the image is in the stack's repository; gives the parameters that name it.
+/// Sees to it that the image is in the stack's repository, `image` or one that is built now; gives the parameters that name
+/// it.
 ///
 /// # Errors
-/// Where it can't be pushed.
+/// Where it can't be built or pushed.
 pub async fn provide(
     held: &Described,
     args: &DeployArgs,
     image: Option<Image>,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let Some(image) = image else {
-        return Ok(args.image.iter().map(|digest| ("ImageDigest".to_owned(), digest.clone())).collect());
-    };
+    if let Some(digest) = &args.image {
+        return Ok(vec![("ImageDigest".to_owned(), digest.clone())]);
+    }
     let repository = held.output("RepositoryUri").context("the stack has no output `RepositoryUri`")?;
     let target: Target = repository.parse().map_err(anyhow::Error::msg)?;
+    // Better said before an image is built than after.
     let auth = Auth::to_push(&target.host).await?;
+    let image = match image {
+        Some(image) => image,
+        None => build(&args.source).await?,
+    };
     push_shown(&image, &target, auth).await?;
     Ok(named(&image))
 }

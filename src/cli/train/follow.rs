@@ -164,8 +164,8 @@ impl Following<'_> {
 
 /// A figure, as precisely as people read it.
 fn figure(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        HumanCount(value.abs() as u64).to_string()
+    if value.fract() == 0.0 && (0.0..1e15).contains(&value) {
+        HumanCount(value as u64).to_string()
     } else {
         format!("{value:.3}")
     }
@@ -335,6 +335,6 @@ mod tests {
         assert_eq!(clock(TimeDelta::seconds(59)), "0:59");
         assert_eq!(clock(TimeDelta::seconds(3_661)), "1:01:01");
         assert_eq!(clock(TimeDelta::seconds(-5)), "0:00");
-        assert_eq!([figure(3_999_871.0), figure(0.53412)], ["3,999,871".to_owned(), "0.534".to_owned()]);
+        assert_eq!([3_999_871.0, 0.53412, -2.0].map(figure), ["3,999,871", "0.534", "-2.000"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -13,12 +13,7 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::{
-    consumer::Ending,
-    context::Context,
-    topic::ANSWER,
-    topic_id::{self, Described},
-};
+use super::{consumer::Ending, context::Context, topic::ANSWER, topic_id};
 use crate::log::{Bounds, LogId, Lookup};
 
 /// What a topic holds, by a consumer of its own.
@@ -41,8 +36,11 @@ impl KafkaLookup {
         let prober = Arc::clone(&self.prober);
         // Getting a token may take a while.
         tokio::task::spawn_blocking(move || {
-            if let Ok(prober) = prober.try_lock() {
-                call_back(&prober);
+            // Where it is asked something, it is called back there.
+            match prober.try_lock() {
+                Ok(prober) => call_back(&prober),
+                Err(TryLockError::Poisoned(prober)) => call_back(&prober.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
             }
         });
     }
@@ -76,11 +74,7 @@ impl Lookup for KafkaLookup {
             return Ok(id);
         }
         let asked = Instant::now();
-        let described = self.ask(|prober, topic| topic_id::describe(prober.client(), topic)).await?;
-        let id = match described {
-            Described::Id(id) => Some(id),
-            Described::NoTopic | Described::NoId => None,
-        };
+        let id = self.ask(|prober, topic| topic_id::ask(prober.client(), topic)).await?;
         *last = Some((asked, id));
         Ok(id)
     }

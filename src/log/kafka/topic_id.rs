@@ -14,20 +14,12 @@ use crate::log::LogId;
 /// How long one broker may take to answer: there may be another one that does, and slices wait.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// What brokers say of a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Described {
-    Id(LogId),
-    NoTopic,
-    /// Brokers of before Kafka 2.8 give topics none.
-    NoId,
-}
-
-/// Asks a broker that answers for the id of a topic.
+/// Asks a broker that answers for the id of a topic; `None` where there is no such topic, or brokers give topics no ids, as
+/// those of before Kafka 2.8.
 ///
 /// # Errors
 /// Where no broker answers in twice [`ANSWER`], or it says that something is wrong.
-pub(super) fn describe(client: &Client<Context>, topic: &str) -> anyhow::Result<Described> {
+pub(super) fn ask(client: &Client<Context>, topic: &str) -> anyhow::Result<Option<LogId>> {
     let name = CString::new(topic)?;
     let mut names = [name.as_ptr()];
     // Left to itself, librdkafka asks the controller, which a cluster may be without while records are read.
@@ -59,13 +51,13 @@ pub(super) fn describe(client: &Client<Context>, topic: &str) -> anyhow::Result<
 ///
 /// # Safety
 /// `event` is null or an event of librdkafka that is there until this returns.
-unsafe fn answer(event: *mut rd_kafka_event_t, topic: &str) -> anyhow::Result<Described> {
+unsafe fn answer(event: *mut rd_kafka_event_t, topic: &str) -> anyhow::Result<Option<LogId>> {
     anyhow::ensure!(!event.is_null(), "no broker answered within {} s about topic `{topic}`", ANSWER.as_secs());
     // SAFETY: as above; what librdkafka gives here points into the event.
     unsafe {
         match Code::from(bindings::rd_kafka_event_error(event)) {
             Code::NoError => {}
-            Code::UnsupportedFeature => return Ok(Described::NoId),
+            Code::UnsupportedFeature => return Ok(None),
             e => anyhow::bail!("asking about topic `{topic}`: {e}"),
         }
         let mut count = 0;
@@ -81,7 +73,7 @@ unsafe fn answer(event: *mut rd_kafka_event_t, topic: &str) -> anyhow::Result<De
 ///
 /// # Safety
 /// `described` is a description of librdkafka that is there until this returns.
-unsafe fn of_topic(described: *const rd_kafka_TopicDescription_t, topic: &str) -> anyhow::Result<Described> {
+unsafe fn of_topic(described: *const rd_kafka_TopicDescription_t, topic: &str) -> anyhow::Result<Option<LogId>> {
     // SAFETY: as above; a code is a plain number, and null stands for no error.
     let (code, id) = unsafe {
         let error = bindings::rd_kafka_TopicDescription_error(described);
@@ -90,18 +82,16 @@ unsafe fn of_topic(described: *const rd_kafka_TopicDescription_t, topic: &str) -
     };
     match code {
         Code::NoError => {}
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId => return Ok(Described::NoTopic),
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownTopicId => return Ok(None),
         e => anyhow::bail!("asking about topic `{topic}`: {e}"),
     }
     if id.is_null() {
-        return Ok(Described::NoId);
+        return Ok(None);
     }
     // SAFETY: the id is there as long as its description.
     let (most, least) = unsafe {
         (bindings::rd_kafka_Uuid_most_significant_bits(id), bindings::rd_kafka_Uuid_least_significant_bits(id))
     };
-    Ok(match (most.cast_unsigned(), least.cast_unsigned()) {
-        (0, 0) => Described::NoId,
-        (most, least) => Described::Id(LogId(u128::from(most) << 64 | u128::from(least))),
-    })
+    let id = u128::from(most.cast_unsigned()) << 64 | u128::from(least.cast_unsigned());
+    Ok((id != 0).then_some(LogId(id)))
 }
