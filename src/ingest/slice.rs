@@ -26,7 +26,7 @@ use crate::{
     log::Record,
     reading::{
         MAX_DEVICE_ID, MAX_PACKET_BYTES, Reading, Reason, Vital, columns,
-        packet::{ENVELOPE, Parser},
+        packet::{ENVELOPE, Item, Parser},
         valid_device_id,
     },
 };
@@ -70,13 +70,17 @@ impl Slice {
         let Record { offset, arrived_ms, device, payload, .. } = record;
         match parser.parse(device, payload, arrived_ms) {
             Ok(packet) => {
-                for item in packet.items() {
-                    self.push_outcome(offset, item.item, arrived_ms, Some(packet.device), item.outcome, item.text);
+                self.last = Some((offset, arrived_ms));
+                // The parser has seen that it is one.
+                let device = self.devices.intern(packet.device);
+                for Item { item, outcome, text } in packet.items() {
+                    match outcome {
+                        Ok(reading) => self.readings.push(Row { reading, offset, device, item }),
+                        Err(reason) => self.push_dead(offset, item, arrived_ms, Some(device), reason, text),
+                    }
                 }
             }
-            Err(reason) => {
-                self.push_outcome(offset, ENVELOPE, arrived_ms, device, Err(reason), payload);
-            }
+            Err(reason) => self.push_outcome(offset, ENVELOPE, arrived_ms, device, Err(reason), payload),
         }
     }
 
@@ -99,6 +103,18 @@ impl Slice {
             (Ok(_), _) => Reason::BadDeviceId,
             (Err(reason), _) => reason,
         };
+        self.push_dead(offset, item, arrived_ms, device, reason, payload);
+    }
+
+    fn push_dead(
+        &mut self,
+        offset: i64,
+        item: i32,
+        arrived_ms: i64,
+        device: Option<u32>,
+        reason: Reason,
+        payload: &[u8],
+    ) {
         let payload: Box<[u8]> = payload[..payload.len().min(MAX_PACKET_BYTES)].into();
         self.payload_bytes += payload.len();
         self.reasons[reason as usize] += 1;

@@ -45,7 +45,13 @@ impl Rows {
     pub fn push(&mut self, row: Row) {
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(row),
-            _ => self.chunks.push(vec![row]),
+            // Most slices are small, so that only the first chunk grows.
+            Some(_) => {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.push(row);
+                self.chunks.push(chunk);
+            }
+            None => self.chunks.push(vec![row]),
         }
     }
 

@@ -2,7 +2,12 @@
 
 use std::{ops::Deref, sync::mpsc, thread, time::Duration};
 
-use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer, error::KafkaResult};
+use rdkafka::{
+    ClientConfig, bindings,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaResult,
+};
 
 use super::context::Context;
 
@@ -27,6 +32,18 @@ impl Ending {
             consumer.set_nonempty_callback(ring);
         }
         Ok(Ending(Some(consumer)))
+    }
+
+    /// Whether the group counts us in: from when it has let us join until it is told that we go.
+    pub(super) fn is_member(&self) -> bool {
+        // SAFETY: the client is there; what it gives is a text or null, and is given back to it.
+        unsafe {
+            let client = self.client().native_ptr();
+            let id = bindings::rd_kafka_memberid(client);
+            let member = !id.is_null() && *id != 0;
+            bindings::rd_kafka_mem_free(client, id.cast());
+            member
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - `settings`: how to reach and convince the brokers. `topic`: whether the topic is there and stamps arrival.
 //! - `context`: what librdkafka calls back for. `consumer`: one that ends in time. `reader`: the thread that takes
-//!   records. `source`: the log as ingest reads it. `lookup`: what it holds, and `topic_id`: whether it is still the same.
+//!   records, from `queue`. `source`: the log as ingest reads it. `lookup`: what it holds, and `topic_id`: whether it is
+//!   still the same.
 //! - `sink`: records into a topic, as the bridge and the simulator send them.
 
 use std::{fmt, str::FromStr};
@@ -13,6 +14,7 @@ use std::{fmt, str::FromStr};
 mod consumer;
 mod context;
 mod lookup;
+mod queue;
 mod reader;
 mod settings;
 mod sink;

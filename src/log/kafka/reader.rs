@@ -4,17 +4,24 @@
 //! done while the thread does not take anything ([`Reader::change`]), and raises the epoch that every batch carries.
 
 use std::{
+    borrow::Cow,
+    ops::ControlFlow,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rdkafka::{Message, Timestamp, consumer::BaseConsumer, error::KafkaError};
+use rdkafka::{Timestamp, consumer::BaseConsumer, error::KafkaError, types::RDKafkaErrorCode};
 use tokio::sync::mpsc;
 
-use super::{consumer::Ending, context::Context};
+use super::{
+    consumer::Ending,
+    context::Context,
+    queue::{Message, Queue},
+};
 use crate::{
     lake::now_ms,
     log::{Record, Records},
@@ -47,6 +54,37 @@ impl Batch {
     fn is_empty(&self) -> bool {
         self.records.is_empty() && self.ended.is_empty() && self.errors.is_empty() && !self.create_time
     }
+
+    /// Takes a record, or what went wrong instead; whether there is room for more.
+    fn take(&mut self, record: Result<Message<'_>, KafkaError>, create_time: bool) -> ControlFlow<()> {
+        match record {
+            Ok(message) => match times(message.timestamp, create_time) {
+                Some((arrived_ms, stamped_ms)) => self.keep(&message, arrived_ms, stamped_ms),
+                None => self.create_time = true,
+            },
+            Err(KafkaError::PartitionEOF(partition)) => self.ended.push(partition),
+            Err(e) => self.errors.push(e),
+        }
+        let full = self.records.bytes() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS;
+        if full || self.create_time { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn keep(&mut self, message: &Message<'_>, arrived_ms: i64, stamped_ms: i64) {
+        if self.records.is_empty() {
+            self.records = Records::with_capacity(BATCH_BYTES);
+        }
+        // Nearly all are text.
+        let text = |key| std::str::from_utf8(key).map_or_else(|_| String::from_utf8_lossy(key), Cow::Borrowed);
+        let device = message.key.map(text);
+        self.records.push(Record {
+            partition: message.partition,
+            offset: message.offset,
+            arrived_ms,
+            stamped_ms,
+            device: device.as_deref(),
+            payload: message.payload,
+        });
+    }
 }
 
 /// A flag that a thread waits for.
@@ -78,31 +116,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A consumer whose records are taken by a thread of its own.
 pub(super) struct Reader {
     consumer: Arc<Ending>,
+    queue: Arc<Queue>,
     /// Held while records are taken; how often something was changed.
     epoch: Arc<Mutex<u64>>,
     pub(super) batches: mpsc::Receiver<Batch>,
     stop: Arc<AtomicBool>,
     bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Reader {
     /// Starts the thread; `bell` is rung when something has come. With `create_time` producers' times are taken.
-    pub(super) fn start(consumer: Arc<Ending>, bell: Arc<Bell>, create_time: bool) -> std::io::Result<Reader> {
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub(super) fn start(
+        consumer: Arc<Ending>,
+        topic: &str,
+        bell: Arc<Bell>,
+        create_time: bool,
+    ) -> anyhow::Result<Reader> {
         let (sender, batches) = mpsc::channel(BATCHES);
+        let queue = Arc::new(Queue::new(Arc::clone(&consumer), topic, Arc::clone(&bell))?);
         let (epoch, stop) = (Arc::<Mutex<u64>>::default(), Arc::<AtomicBool>::default());
-        let reader = Reader { consumer, epoch, batches, stop, bell };
-        let (consumer, epoch) = (Arc::clone(&reader.consumer), Arc::clone(&reader.epoch));
+        let mut reader = Reader { consumer, queue, epoch, batches, stop, bell, thread: None };
+        let taker = Taker {
+            consumer: Arc::clone(&reader.consumer),
+            queue: Arc::clone(&reader.queue),
+            epoch: Arc::clone(&reader.epoch),
+            create_time,
+        };
         let (stop, bell) = (Arc::clone(&reader.stop), Arc::clone(&reader.bell));
-        std::thread::Builder::new().name("kafka-reader".into()).spawn(move || {
-            while !stop.load(Relaxed) {
-                let batch = take(&consumer, &lock(&epoch), create_time);
-                if batch.is_empty() {
-                    bell.wait(REST);
-                } else if sender.blocking_send(batch).is_err() {
-                    return;
-                }
-            }
-        })?;
+        let thread = thread::Builder::new().name("kafka-reader".into());
+        reader.thread = Some(thread.spawn(move || taker.run(&sender, &stop, &bell))?);
         Ok(reader)
     }
 
@@ -116,6 +162,11 @@ impl Reader {
         *epoch += 1;
         Ok((changed, *epoch))
     }
+
+    /// Has records of these partitions come to us: before they are taken, and now and then while they are read.
+    pub(super) fn lead(&self, partitions: impl IntoIterator<Item = i32>) -> anyhow::Result<()> {
+        partitions.into_iter().try_for_each(|partition| self.queue.lead(partition))
+    }
 }
 
 impl Drop for Reader {
@@ -123,47 +174,52 @@ impl Drop for Reader {
         self.stop.store(true, Relaxed);
         self.batches.close();
         self.bell.ring();
+        // It has the consumer too, whose end is waited for by who lets go of it last: by us.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What librdkafka has now, up to a batch.
-fn take(consumer: &BaseConsumer<Context>, epoch: &u64, create_time: bool) -> Batch {
-    let mut batch = Batch { epoch: *epoch, ..Batch::default() };
-    let records = &mut batch.records;
-    while records.len() < BATCH_RECORDS && records.bytes() < BATCH_BYTES {
-        let message = match consumer.poll(Duration::ZERO) {
-            None => break,
-            Some(Ok(message)) => message,
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                batch.ended.push(partition);
-                continue;
+/// What the thread has.
+struct Taker {
+    consumer: Arc<Ending>,
+    queue: Arc<Queue>,
+    epoch: Arc<Mutex<u64>>,
+    create_time: bool,
+}
+
+impl Taker {
+    fn run(self, batches: &mpsc::Sender<Batch>, stop: &AtomicBool, bell: &Bell) {
+        while !stop.load(Relaxed) {
+            let batch = self.take(&lock(&self.epoch));
+            if batch.is_empty() {
+                bell.wait(REST);
+            } else if batches.blocking_send(batch).is_err() {
+                return;
             }
-            Some(Err(e)) => {
-                batch.errors.push(e);
-                break;
-            }
-        };
-        if records.is_empty() {
-            *records = Records::with_capacity(BATCH_BYTES);
         }
-        let (arrived_ms, stamped_ms) = match message.timestamp() {
-            Timestamp::LogAppendTime(ms) => (ms, ms),
-            Timestamp::CreateTime(ms) if create_time => (ms.min(now_ms()), ms),
-            Timestamp::NotAvailable if create_time => (now_ms(), -1),
-            _ => {
-                batch.create_time = true;
-                break;
-            }
-        };
-        let device = message.key().map(String::from_utf8_lossy);
-        records.push(Record {
-            partition: message.partition(),
-            offset: message.offset(),
-            arrived_ms,
-            stamped_ms,
-            device: device.as_deref(),
-            payload: message.payload().unwrap_or_default(),
-        });
     }
-    batch
+
+    /// What librdkafka has now, up to a batch.
+    fn take(&self, epoch: &u64) -> Batch {
+        let mut batch = Batch { epoch: *epoch, ..Batch::default() };
+        self.queue.serve(&mut |record| batch.take(record, self.create_time));
+        // Answers what else librdkafka asks for.
+        match self.consumer.poll(Duration::ZERO) {
+            None => {}
+            Some(Err(e)) => batch.errors.push(e),
+            // Records come by the other queue. One here would be out of its order.
+            Some(Ok(_)) => batch.errors.push(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State)),
+        }
+        batch
+    }
+}
+
+/// When a record arrived, and the time that the log keeps with it; `None` where its producer's time is not wanted.
+fn times(timestamp: Timestamp, create_time: bool) -> Option<(i64, i64)> {
+    match timestamp {
+        Timestamp::LogAppendTime(ms) => Some((ms, ms)),
+        Timestamp::CreateTime(ms) if create_time => Some((ms.min(now_ms()), ms)),
+        Timestamp::NotAvailable if create_time => Some((now_ms(), -1)),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+    }
 }

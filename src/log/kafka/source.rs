@@ -116,7 +116,8 @@ impl KafkaSource {
         // The prober has.
         consumer.context().reached();
         let consumer = Arc::new(consumer);
-        let reader = Reader::start(Arc::clone(&consumer), bell, options.create_time).context("starting a thread")?;
+        let reader = Reader::start(Arc::clone(&consumer), &options.topic, bell, options.create_time)
+            .context("starting a thread")?;
         Ok(KafkaSource {
             consumer,
             reader,
@@ -160,6 +161,7 @@ impl KafkaSource {
         }
         if !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
+            self.reader.lead(waiting.keys().copied())?;
             let list = self.list(waiting.iter().map(|(&partition, &offset)| (partition, Offset::Offset(offset))))?;
             let ((), epoch) =
                 self.reader.change(|consumer| Ok(consumer.incremental_assign(&list)?)).context("taking partitions")?;
@@ -170,6 +172,8 @@ impl KafkaSource {
         if self.committed.elapsed() >= COMMIT {
             self.commit();
             self.lookup.tend();
+            // Where a partition was let go and taken again, librdkafka may have led it elsewhere since.
+            self.reader.lead(self.reading.keys().copied())?;
         }
         Ok(())
     }
@@ -312,11 +316,17 @@ impl Source for KafkaSource {
                 return Ok(LogEvent::End);
             }
             // Nothing is held here that a caller who gives up would lose.
+            let again = deadline.min(self.committed + COMMIT);
             let batch = tokio::select! {
                 biased;
                 batch = self.reader.batches.recv() => batch.context("the thread that reads has ended")?,
                 () = self.consumer.context().ready.notified() => continue,
-                () = tokio::time::sleep_until(deadline) => return Ok(LogEvent::Idle),
+                () = tokio::time::sleep_until(again) => {
+                    if again == deadline {
+                        return Ok(LogEvent::Idle);
+                    }
+                    continue;
+                }
             };
             if let Some(records) = self.of_now(batch)? {
                 return Ok(records);
@@ -373,11 +383,12 @@ impl Source for KafkaSource {
             let _ = consumer.unassign();
             return;
         }
-        // Leaving the group waits for its coordinator.
+        // Leaving the group waits for its coordinator, and for the last commit. Who is closed before that stays in the group
+        // until its session has ended, and whoever comes next waits for it.
         let leaving = tokio::task::spawn_blocking(move || {
             consumer.unsubscribe();
             let until = std::time::Instant::now() + Duration::from_secs(1);
-            while std::time::Instant::now() < until && consumer.assignment().is_ok_and(|list| list.count() > 0) {
+            while std::time::Instant::now() < until && consumer.is_member() {
                 let _ = consumer.poll(Duration::from_millis(10));
             }
         });

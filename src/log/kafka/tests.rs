@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     ingest::worker::{Ingested, Worker, WorkerOptions},
     lake::{Store, landing},
+    log::{LogEvent, Source},
 };
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -144,6 +145,66 @@ async fn workers_of_a_group_share_what_comes_and_store_it_once() {
         readings += worker.await.unwrap().unwrap().readings;
     }
     assert_eq!((readings, stored(&store).await), (900, 900));
+}
+
+/// Reads until every partition has given its last record, and sees that each goes on where it should.
+async fn read_on(source: &mut KafkaSource, next: &mut [i64], ends: &[i64]) {
+    while next.iter().zip(ends).any(|(next, end)| next < end) {
+        match source.next(Duration::from_secs(20)).await.unwrap() {
+            LogEvent::Records(records) => {
+                for record in records.iter() {
+                    let next = &mut next[record.partition as usize];
+                    assert_eq!(record.offset, *next, "partition {}", record.partition);
+                    *next += 1;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_seek_a_partition_gives_what_is_there_in_order_and_nothing_of_before() {
+    let (_mock, settings) = cluster();
+    send(&settings, 0..20_000).await;
+    let mut source =
+        KafkaSource::join(&settings, SourceOptions { until_end: false, ..options("seekers") }).await.unwrap();
+    let lookup = source.lookup();
+    let mut ends = Vec::new();
+    for partition in 0..PARTITIONS {
+        ends.push(lookup.bounds(partition).await.unwrap().end);
+    }
+    let assigned = loop {
+        match source.next(Duration::from_secs(20)).await.unwrap() {
+            LogEvent::Assigned(partitions) => break partitions,
+            other => assert!(matches!(other, LogEvent::Idle), "{other:?}"),
+        }
+    };
+    assert_eq!(assigned.len(), ends.len());
+    let mut next = vec![0; ends.len()];
+    for &partition in &assigned {
+        source.seek(partition, 0).await.unwrap();
+    }
+    // In the middle of the reading, and at its end; one partition and all of them; twice without a record in between.
+    for round in 0..12i64 {
+        if round % 3 == 0 {
+            read_on(&mut source, &mut next, &ends).await;
+        } else if let LogEvent::Records(records) = source.next(Duration::from_secs(20)).await.unwrap() {
+            records.iter().for_each(|record| next[record.partition as usize] = record.offset + 1);
+        }
+        for partition in (0..PARTITIONS).take(1 + (round % 4) as usize) {
+            for offset in [7 * round, 5 * round] {
+                source.seek(partition, offset).await.unwrap();
+                next[partition as usize] = offset;
+            }
+        }
+        if round % 4 == 1 {
+            source.pause(&[0, 1]).await.unwrap();
+            source.resume(&[0, 1]).await.unwrap();
+        }
+    }
+    read_on(&mut source, &mut next, &ends).await;
+    source.close().await;
 }
 
 #[test]

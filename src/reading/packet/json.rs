@@ -4,6 +4,7 @@
 //! scanner tells syntax from nesting, never allocates, never recurses, and reads numbers exactly. It accepts the grammar
 //! of RFC 8259 and nothing beyond it.
 
+use super::Key;
 use crate::reading::Reason;
 
 /// How many arrays and objects may be open at once. One bit each: the type of [`Cursor::skip_value`]'s stack.
@@ -87,6 +88,18 @@ impl<'a> Cursor<'a> {
             self.expect(b',')?;
         }
         self.key().map(Some)
+    }
+
+    /// Takes `key`, and the comma before it unless it is the `first` of its object, where these very bytes come next.
+    #[inline(always)]
+    pub fn take_key(&mut self, key: &Key, first: bool) -> bool {
+        let bytes = self.text.as_bytes();
+        let at = self.at + usize::from(!first);
+        let found = (first || self.byte() == b',') && bytes.get(at..).is_some_and(|rest| key.begins(rest));
+        if found {
+            self.at = at + key.len;
+        }
+        found
     }
 
     /// Whether an array whose bracket is behind us has another element; takes comma or closing bracket.

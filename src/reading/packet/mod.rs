@@ -34,8 +34,10 @@
 
 use super::{MAX_CLOCK_AHEAD_MS, MAX_PACKET_BYTES, NO_VITALS, Reading, Reason, Vital, Vitals, time, valid_device_id};
 use json::{Cursor, Text};
+use keys::{KEYS, Key};
 
 mod json;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -52,7 +54,12 @@ pub struct Parser {
     scratch: String,
     /// Whether `ts` is another name of `timestamp`, as in files.
     ts_alias: bool,
+    /// Which key came first, second, … the last time: those of the next object are likely the same.
+    likely: [u8; PLACES],
 }
+
+/// For how many keys of an object it is remembered which came there.
+const PLACES: usize = 16;
 
 /// What a packet holds.
 #[derive(Debug, Clone, Copy)]
@@ -176,25 +183,24 @@ impl Parser {
     fn object<'a>(&mut self, cursor: &mut Cursor<'a>, depth: u32, arrived_ms: i64) -> Result<Object<'a>, Reason> {
         let mut object = Object { fields: Fields::default(), device: Ok(None), is_batch: Ok(false) };
         let mut seen = 0u32;
-        let mut first = true;
-        while let Some(key) = cursor.next_key(first)? {
-            first = false;
-            let field = match key.resolve(&mut self.scratch) {
-                "device_id" => Field::Device,
-                "timestamp" => Field::Timestamp,
-                "heart_rate" => Field::Vital(Vital::HeartRate),
-                "blood_pressure" => Field::Pressure,
-                "temperature" => Field::Vital(Vital::Temperature),
-                "spo2" => Field::Vital(Vital::Spo2),
-                "respiratory_rate" => Field::Vital(Vital::RespiratoryRate),
-                "seq" => Field::Seq,
-                "systolic" => Field::Vital(Vital::Systolic),
-                "diastolic" => Field::Vital(Vital::Diastolic),
-                "readings" if depth == 1 => Field::Readings,
-                "ts" if self.ts_alias => Field::Timestamp,
-                _ => {
-                    cursor.skip_value(depth)?;
-                    continue;
+        for place in 0.. {
+            let likely = &mut self.likely[place.min(PLACES - 1)];
+            let field = if cursor.take_key(&KEYS[usize::from(*likely)], place == 0) {
+                KEYS[usize::from(*likely)].field
+            } else {
+                let Some(key) = cursor.next_key(place == 0)? else { break };
+                let key = key.resolve(&mut self.scratch);
+                match keys::number(key) {
+                    Some(number) => {
+                        *likely = number;
+                        KEYS[usize::from(number)].field
+                    }
+                    None if depth == 1 && key == "readings" => Field::Readings,
+                    None if self.ts_alias && key == "ts" => Field::Timestamp,
+                    None => {
+                        cursor.skip_value(depth)?;
+                        continue;
+                    }
                 }
             };
             let bit = 1 << field.number();
@@ -388,9 +394,30 @@ impl Fields {
 
 /// Reads `118/76`.
 pub(super) fn parse_pressure(text: &str) -> Option<(f64, f64)> {
+    if let Some(pressure) = parse_plain_pressure(text.as_bytes()) {
+        return Some(pressure);
+    }
     let (systolic, diastolic) = text.split_once('/')?;
     let number = |part: &str| json::parse_number(part.trim())?.to_f64();
     Some((number(systolic)?, number(diastolic)?))
+}
+
+/// Reads `118/76` where it is just that: two numbers of two or three digits.
+#[inline]
+fn parse_plain_pressure(text: &[u8]) -> Option<(f64, f64)> {
+    let number = |digits: &[u8]| {
+        let sound = digits.iter().all(u8::is_ascii_digit) && digits[0] != b'0';
+        sound.then(|| f64::from(digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))))
+    };
+    match text {
+        [systolic @ .., b'/', d1, d2] if matches!(systolic.len(), 2 | 3) => {
+            Some((number(systolic)?, number(&[*d1, *d2])?))
+        }
+        [systolic @ .., b'/', d1, d2, d3] if matches!(systolic.len(), 2 | 3) => {
+            Some((number(systolic)?, number(&[*d1, *d2, *d3])?))
+        }
+        _ => None,
+    }
 }
 
 /// Reads a whole number, as `seq` may be written.

@@ -11,8 +11,15 @@ const STAMP: &str = r#""timestamp":1795410000000"#;
 
 type Outcome = Result<(String, Vec<Result<Reading, Reason>>), Reason>;
 
+/// What a new parser says, and one that knows the packet's keys already.
 fn parse(device: Option<&str>, payload: &[u8]) -> Outcome {
     let mut parser = Parser::new();
+    let fresh = parse_with(&mut parser, device, payload);
+    assert_eq!(parse_with(&mut parser, device, payload), fresh);
+    fresh
+}
+
+fn parse_with(parser: &mut Parser, device: Option<&str>, payload: &[u8]) -> Outcome {
     let packet = parser.parse(device, payload, NOW)?;
     Ok((packet.device.to_owned(), packet.items().map(|item| item.outcome).collect()))
 }
@@ -36,6 +43,26 @@ fn the_packet_of_the_documentation_is_read() {
         Reading { ts_ms: NOW, arrived_ms: NOW, seq: Some(123), vitals: [72.0, 118.0, 76.0, 36.7, 97.0, 15.0] };
     for device in [None, Some("device_1")] {
         assert_eq!(parse(device, payload), Ok(("device_1".into(), vec![Ok(expected)])));
+    }
+}
+
+#[test]
+fn keys_that_begin_like_the_one_that_was_there_before_are_others() {
+    let packet = |key: &str| format!(r#"{{"device_id":"d",{STAMP},{key}72,"x":"so that many bytes follow it"}}"#);
+    let mut parser = Parser::new();
+    let mut heart_rate = |key| {
+        let (_, items) = parse_with(&mut parser, None, packet(key).as_bytes())?;
+        items[0].map(|reading| reading.vitals[0])
+    };
+    assert_eq!(heart_rate(r#""heart_rate":"#), Ok(72.0));
+    for other in [r#""heart_rates":"#, r#""heart":"#, r#""Heart_rate":"#, r#""":"#] {
+        assert!(heart_rate(other).unwrap().is_nan(), "{other}");
+    }
+    for same in [r#""heart_rate":"#, r#""heart_rate" : "#, r#""heart\u005Frate":"#] {
+        assert_eq!(heart_rate(same), Ok(72.0), "{same}");
+    }
+    for broken in [r#""heart_rate""#, r#"heart_rate":"#, r#""heart_rate: "#, r#","heart_rate":"#] {
+        assert_eq!(heart_rate(broken), Err(Reason::NotJson), "{broken}");
     }
 }
 
