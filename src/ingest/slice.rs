@@ -195,6 +195,8 @@ struct Batch {
     item: Vec<i32>,
     reason: StringBuilder,
     payload: BinaryBuilder,
+    /// Readings since the last dead letter.
+    fine: usize,
 }
 
 /// The time of a row that has none, in a batch in the making.
@@ -212,6 +214,7 @@ impl Batch {
             item: Vec::with_capacity(rows),
             reason: StringBuilder::new(),
             payload: BinaryBuilder::new(),
+            fine: 0,
         }
     }
 
@@ -223,11 +226,18 @@ impl Batch {
         self.seq.push(row.reading.seq);
         self.offset.push(row.offset);
         self.item.push(row.item);
-        self.reason.append_null();
-        self.payload.append_null();
+        self.fine += 1;
+    }
+
+    /// Adds what readings have of the columns that only dead letters fill, for all that came since the last one.
+    fn catch_up(&mut self) {
+        let fine = std::mem::take(&mut self.fine);
+        self.reason.append_nulls(fine);
+        self.payload.append_nulls(fine);
     }
 
     fn push_dead(&mut self, dead: &Dead, device: Option<&str>) {
+        self.catch_up();
         self.device.append_option(device);
         self.ts.push(NO_TIME);
         self.vitals.iter_mut().for_each(|column| column.push(f64::NAN));
@@ -240,6 +250,7 @@ impl Batch {
     }
 
     fn finish(mut self, chain: &str, partition: i32, first: i64) -> Result<RecordBatch, ArrowError> {
+        self.catch_up();
         let rows = self.ts.len();
         let times = |column: TimestampMillisecondArray| Arc::new(column.with_timezone("UTC")) as ArrayRef;
         let mut all: Vec<ArrayRef> = vec![Arc::new(self.device.finish())];

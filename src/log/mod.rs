@@ -32,7 +32,9 @@ pub struct Record<'a> {
 #[derive(Debug, Default)]
 pub struct Records {
     entries: Vec<Entry>,
-    bytes: Vec<u8>,
+    /// The devices' names.
+    names: String,
+    payloads: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -48,18 +50,19 @@ struct Entry {
 impl Records {
     /// None yet, with room for so many bytes of them.
     pub fn with_capacity(bytes: usize) -> Records {
-        Records { entries: Vec::with_capacity(bytes / 256), bytes: Vec::with_capacity(bytes) }
+        let (entries, names) = (Vec::with_capacity(bytes / 256), String::with_capacity(bytes / 16));
+        Records { entries, names, payloads: Vec::with_capacity(bytes) }
     }
 
     /// Adds a record.
     pub fn push(&mut self, record: Record<'_>) {
-        let mut keep = |bytes: &[u8]| {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(bytes);
-            start..self.bytes.len()
-        };
-        let device = record.device.map(|device| keep(device.as_bytes()));
-        let payload = keep(record.payload);
+        let (name, payload) = (self.names.len(), self.payloads.len());
+        let device = record.device.map(|device| {
+            self.names.push_str(device);
+            name..self.names.len()
+        });
+        self.payloads.extend_from_slice(record.payload);
+        let payload = payload..self.payloads.len();
         let Record { partition, offset, arrived_ms, stamped_ms, .. } = record;
         self.entries.push(Entry { partition, offset, arrived_ms, stamped_ms, device, payload });
     }
@@ -81,7 +84,7 @@ impl Records {
 
     /// The bytes of their devices and payloads.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.names.len() + self.payloads.len()
     }
 
     /// The records in their order.
@@ -91,9 +94,8 @@ impl Records {
             offset: entry.offset,
             arrived_ms: entry.arrived_ms,
             stamped_ms: entry.stamped_ms,
-            // It was text when it was put there.
-            device: entry.device.clone().map(|at| std::str::from_utf8(&self.bytes[at]).unwrap_or_default()),
-            payload: &self.bytes[entry.payload.clone()],
+            device: entry.device.clone().map(|at| &self.names[at]),
+            payload: &self.payloads[entry.payload.clone()],
         })
     }
 }

@@ -45,6 +45,10 @@ pub(super) struct Context {
     reached: AtomicBool,
     /// What went wrong last on the way to the brokers.
     last_error: Mutex<Option<String>>,
+    /// librdkafka has said that what we read is not there any more. It says so once, without words for programs.
+    pub(super) doubted: AtomicBool,
+    /// Brokers have said that the topic is gone.
+    pub(super) gone: AtomicBool,
     /// Something waits in the queue.
     pub(super) ready: Arc<Notify>,
 }
@@ -60,6 +64,8 @@ impl Context {
             rebalanced: AtomicU64::new(0),
             reached: AtomicBool::new(false),
             last_error: Mutex::default(),
+            doubted: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             ready: Arc::default(),
         }
     }
@@ -125,6 +131,10 @@ impl ClientContext for Context {
         if facility == "FAIL" {
             let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
             *lock(&self.last_error) = Some(reason.to_owned());
+        }
+        // What is wrong with a partition as a whole, and has no other way from a queue of ours.
+        if facility == "ERROR" {
+            self.doubted.store(true, Relaxed);
         }
         // Failed connections are told as errors too, once, and are retried without end.
         match level {

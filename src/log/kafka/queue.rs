@@ -1,7 +1,7 @@
 //! The queue by which records come from librdkafka, many at a time.
 //!
 //! A consumer's own queue gives one event per record, which costs more than reading its JSON: clocks, locks, an event that
-//! is made and destroyed. So the partitions' queues are led into one of ours, from which each is taken by one call.
+//! is made and destroyed. So the partitions' queues are led into one of ours, from which hundreds are taken at a time.
 //! Whatever else a consumer has to say (assignments, errors, wishes for tokens) still comes by its own queue.
 //!
 //! librdkafka leads a partition to the consumer's queue when it begins to fetch it, unless somebody has led it elsewhere
@@ -10,7 +10,6 @@
 
 use std::{
     ffi::{CString, c_void},
-    ops::ControlFlow,
     ptr,
     sync::Arc,
 };
@@ -25,9 +24,6 @@ use rdkafka::{
 };
 
 use super::{consumer::Ending, reader::Bell};
-
-/// What is called for every record, or for what went wrong instead, until it wants no more.
-pub(super) type Take<'a> = dyn FnMut(Result<Message<'_>, KafkaError>) -> ControlFlow<()> + 'a;
 
 /// Our queue of a consumer.
 pub(super) struct Queue {
@@ -81,30 +77,6 @@ impl Queue {
         }
         Ok(())
     }
-
-    /// Gives what is there now, in its order, for as long as `take` wants more.
-    ///
-    /// `rd_kafka_consume_batch_queue` would take all locks anew for every record, keep it for longer, and drop what
-    /// librdkafka has to say of a topic that is gone.
-    pub(super) fn serve(&self, take: &mut Take<'_>) {
-        unsafe extern "C" fn one(message: *mut rd_kafka_message_t, serving: *mut c_void) {
-            // SAFETY: librdkafka gives a message that is there until we return, and the pointer that it was given below.
-            unsafe {
-                let Serving { take, client } = &mut *serving.cast::<Serving<'_>>();
-                if take(Message::of(&*message)).is_break() {
-                    native::rd_kafka_yield(*client);
-                }
-            }
-        }
-        let mut serving = Serving { take, client: self.consumer.client().native_ptr() };
-        // SAFETY: the queue is there, and so is what it serves for as long as this call takes.
-        unsafe { native::rd_kafka_consume_callback_queue(self.queue, 0, Some(one), (&raw mut serving).cast()) };
-    }
-}
-
-struct Serving<'a> {
-    take: &'a mut Take<'a>,
-    client: *mut rd_kafka_t,
 }
 
 impl Drop for Queue {
@@ -117,13 +89,84 @@ impl Drop for Queue {
     }
 }
 
-/// One record, in librdkafka's memory.
+/// What was taken from a queue at a time, in its order. It lies in librdkafka's memory until it is let go.
+pub(super) struct Taken {
+    queue: Arc<Queue>,
+    messages: Vec<*mut rd_kafka_message_t>,
+    /// The first that was not looked at yet.
+    next: usize,
+}
+
+// SAFETY: librdkafka's messages belong to no thread.
+unsafe impl Send for Taken {}
+
+/// One record.
 pub(super) struct Message<'a> {
     pub partition: i32,
     pub offset: i64,
     pub timestamp: Timestamp,
     pub key: Option<&'a [u8]>,
     pub payload: &'a [u8],
+}
+
+impl Taken {
+    /// None yet.
+    pub(super) fn new(queue: Arc<Queue>) -> Taken {
+        Taken { queue, messages: Vec::new(), next: 0 }
+    }
+
+    /// Whether all were looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next == self.messages.len()
+    }
+
+    /// Takes up to `count` that are there now. What was not looked at is let go.
+    ///
+    /// `rd_kafka_consume_callback_queue` would take all that is there out of the queue at a time, whose bound librdkafka then
+    /// believes to be free.
+    pub(super) fn fill(&mut self, count: usize) {
+        self.let_go();
+        self.messages.reserve(count);
+        // SAFETY: there is room for `count` pointers, of which librdkafka says how many it has written.
+        unsafe {
+            let taken = native::rd_kafka_consume_batch_queue(self.queue.queue, 0, self.messages.as_mut_ptr(), count);
+            // It is negative only for arguments that are never given here.
+            self.messages.set_len(usize::try_from(taken).unwrap_or(0));
+        }
+    }
+
+    /// The next record, or what went wrong instead.
+    pub(super) fn next(&mut self) -> Option<Result<Message<'_>, KafkaError>> {
+        let message = *self.messages.get(self.next)?;
+        // The one before has been read, and is let go while it is still near.
+        if let Some(read) = self.next.checked_sub(1) {
+            destroy(&mut self.messages[read]);
+        }
+        self.next += 1;
+        // SAFETY: it is there until it is destroyed, which the borrow of `self` puts off.
+        Some(unsafe { Message::of(&*message) })
+    }
+
+    fn let_go(&mut self) {
+        self.messages.iter_mut().for_each(destroy);
+        self.messages.clear();
+        self.next = 0;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Gives a message back, once.
+fn destroy(message: &mut *mut rd_kafka_message_t) {
+    let message = std::mem::replace(message, ptr::null_mut());
+    if !message.is_null() {
+        // SAFETY: it came from librdkafka, and nobody has it any more.
+        unsafe { native::rd_kafka_message_destroy(message) };
+    }
 }
 
 impl<'a> Message<'a> {

@@ -5,7 +5,6 @@
 
 use std::{
     borrow::Cow,
-    ops::ControlFlow,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -20,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     consumer::Ending,
     context::Context,
-    queue::{Message, Queue},
+    queue::{Message, Queue, Taken},
 };
 use crate::{
     lake::now_ms,
@@ -30,6 +29,9 @@ use crate::{
 /// How many bytes of records are handed over at a time, and how many records.
 const BATCH_BYTES: usize = 1024 * 1024;
 const BATCH_RECORDS: usize = 8192;
+
+/// How many records are taken at a time. They lie in librdkafka's memory, and no longer count in its queue.
+const TAKE_RECORDS: usize = 512;
 
 /// How many batches wait for who reads them.
 const BATCHES: usize = 4;
@@ -55,8 +57,12 @@ impl Batch {
         self.records.is_empty() && self.ended.is_empty() && self.errors.is_empty() && !self.create_time
     }
 
-    /// Takes a record, or what went wrong instead; whether there is room for more.
-    fn take(&mut self, record: Result<Message<'_>, KafkaError>, create_time: bool) -> ControlFlow<()> {
+    fn is_full(&self) -> bool {
+        self.records.bytes() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS || self.create_time
+    }
+
+    /// Adds a record, or what went wrong instead.
+    fn push(&mut self, record: Result<Message<'_>, KafkaError>, create_time: bool) {
         match record {
             Ok(message) => match times(message.timestamp, create_time) {
                 Some((arrived_ms, stamped_ms)) => self.keep(&message, arrived_ms, stamped_ms),
@@ -65,8 +71,6 @@ impl Batch {
             Err(KafkaError::PartitionEOF(partition)) => self.ended.push(partition),
             Err(e) => self.errors.push(e),
         }
-        let full = self.records.bytes() >= BATCH_BYTES || self.records.len() >= BATCH_RECORDS;
-        if full || self.create_time { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn keep(&mut self, message: &Message<'_>, arrived_ms: i64, stamped_ms: i64) {
@@ -142,8 +146,9 @@ impl Reader {
         let mut reader = Reader { consumer, queue, epoch, batches, stop, bell, thread: None };
         let taker = Taker {
             consumer: Arc::clone(&reader.consumer),
-            queue: Arc::clone(&reader.queue),
             epoch: Arc::clone(&reader.epoch),
+            taken: Taken::new(Arc::clone(&reader.queue)),
+            taken_epoch: 0,
             create_time,
         };
         let (stop, bell) = (Arc::clone(&reader.stop), Arc::clone(&reader.bell));
@@ -182,15 +187,17 @@ impl Drop for Reader {
 /// What the thread has.
 struct Taker {
     consumer: Arc<Ending>,
-    queue: Arc<Queue>,
     epoch: Arc<Mutex<u64>>,
+    taken: Taken,
+    /// How often something had been changed before these were taken.
+    taken_epoch: u64,
     create_time: bool,
 }
 
 impl Taker {
-    fn run(self, batches: &mpsc::Sender<Batch>, stop: &AtomicBool, bell: &Bell) {
+    fn run(mut self, batches: &mpsc::Sender<Batch>, stop: &AtomicBool, bell: &Bell) {
         while !stop.load(Relaxed) {
-            let batch = self.take(&lock(&self.epoch));
+            let batch = self.batch();
             if batch.is_empty() {
                 bell.wait(REST);
             } else if batches.blocking_send(batch).is_err() {
@@ -200,9 +207,25 @@ impl Taker {
     }
 
     /// What librdkafka has now, up to a batch.
-    fn take(&self, epoch: &u64) -> Batch {
-        let mut batch = Batch { epoch: *epoch, ..Batch::default() };
-        self.queue.serve(&mut |record| batch.take(record, self.create_time));
+    fn batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        while !batch.is_full() && (!self.taken.is_empty() || self.take(&mut batch)) {
+            batch.epoch = self.taken_epoch;
+            if let Some(record) = self.taken.next() {
+                batch.push(record, self.create_time);
+            }
+        }
+        batch
+    }
+
+    /// Takes some more records for a batch; whether there were any. All of a batch are of one epoch.
+    fn take(&mut self, batch: &mut Batch) -> bool {
+        let epoch = lock(&self.epoch);
+        if !batch.is_empty() && *epoch != self.taken_epoch {
+            return false;
+        }
+        self.taken_epoch = *epoch;
+        self.taken.fill(TAKE_RECORDS);
         // Answers what else librdkafka asks for.
         match self.consumer.poll(Duration::ZERO) {
             None => {}
@@ -210,7 +233,7 @@ impl Taker {
             // Records come by the other queue. One here would be out of its order.
             Some(Ok(_)) => batch.errors.push(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State)),
         }
-        batch
+        !self.taken.is_empty()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -174,7 +174,27 @@ impl KafkaSource {
             self.lookup.tend();
             // Where a partition was let go and taken again, librdkafka may have led it elsewhere since.
             self.reader.lead(self.reading.keys().copied())?;
+            if self.consumer.context().doubted.swap(false, Relaxed) {
+                self.ask_for_topic()?;
+            }
         }
+        ensure!(!self.consumer.context().gone.load(Relaxed), "topic `{}` is gone", self.options.topic);
+        Ok(())
+    }
+
+    /// Asks the brokers whether the topic is there, beside everything else.
+    fn ask_for_topic(&self) -> anyhow::Result<()> {
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.options.topic.clone());
+        let ask = move || {
+            let context = consumer.context();
+            match topic::partitions(consumer.client(), &topic) {
+                Ok(Some(_)) => {}
+                Ok(None) => context.gone.store(true, Relaxed),
+                // In a second it is asked again.
+                Err(_) => context.doubted.store(true, Relaxed),
+            }
+        };
+        std::thread::Builder::new().name("kafka-topic".into()).spawn(ask).context("starting a thread")?;
         Ok(())
     }
 
