@@ -138,11 +138,24 @@ async fn what_was_acknowledged_survives_kills_once_and_gets_the_same_verdicts() 
     let most = acknowledged.len() + kills as usize * 3 * 60;
     assert!(stored.len() <= most, "{} stored, {} acknowledged", stored.len(), acknowledged.len());
     assert_eq!(rows(&store, "SELECT count(*) FROM dead_letters").await, [["0"]]);
-    same_verdicts(folder.path(), &store, seed).await;
+    // On a busy machine it ends before all verdicts are given; the next start goes on where it was.
+    for tries in 0.. {
+        let (found, expected, model) = verdicts(folder.path(), &store).await;
+        assert!(!expected.is_empty(), "no outliers: this shows nothing");
+        if found.len() >= expected.len() || tries == 10 {
+            assert_eq!(found.len(), expected.len(), "seed {seed}, {model}");
+            assert!(found == expected, "verdicts differ (seed {seed})");
+            println!("{} outliers of {model}, as in a quiet run", found.len());
+            return;
+        }
+        let up = Up::start(folder.path());
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        up.interrupt();
+    }
 }
 
-/// The verdicts of a lake are those that its model gives to the same log at once.
-async fn same_verdicts(lake: &Path, store: &Store, seed: u64) {
+/// The verdicts of a lake, those that its model gives to the same log at once, and the model.
+async fn verdicts(lake: &Path, store: &Store) -> (Vec<Vec<String>>, Vec<Vec<String>>, String) {
     const VERDICTS: &str = "SELECT device_id, ts, seq, cause, score, artifact, episode, why, model FROM outliers \
                             ORDER BY device_id, seq";
     let model = load_model(store, State::load(store).await.unwrap().model()).await.unwrap();
@@ -150,11 +163,7 @@ async fn same_verdicts(lake: &Path, store: &Store, seed: u64) {
     copy(&lake.join("landing"), &bare.path().join("landing"));
     let quiet = Store::folder(bare.path()).unwrap();
     score_lake(&quiet, &model, ScoreOptions::default(), |_| ()).await.unwrap();
-    let (found, expected) = (rows(store, VERDICTS).await, rows(&quiet, VERDICTS).await);
-    assert!(!expected.is_empty(), "no outliers: this shows nothing");
-    assert_eq!(found.len(), expected.len(), "seed {seed}, {}", model.id());
-    assert!(found == expected, "verdicts differ (seed {seed})");
-    println!("{} outliers of {}, as in a quiet run", found.len(), model.id());
+    (rows(store, VERDICTS).await, rows(&quiet, VERDICTS).await, model.id().to_string())
 }
 
 fn copy(from: &Path, to: &Path) {
