@@ -27,8 +27,8 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
 }
 
-/// Records that were read together, in order within each partition. Their texts lie in one buffer, so that reading a
-/// record costs no allocation of its own.
+/// Records that were read together, in order within each partition. Their texts lie in common buffers, so that
+/// reading a record costs no allocation of its own.
 #[derive(Debug, Default)]
 pub struct Records {
     entries: Vec<Entry>,

@@ -202,11 +202,13 @@ impl KafkaSource {
     fn rest(&self, partitions: Vec<i32>, rest: bool) -> anyhow::Result<()> {
         let wanted = partitions.into_iter().filter(|partition| !rest || self.paused.contains(partition));
         let list = self.list(wanted.map(|partition| (partition, Offset::Invalid)))?;
-        match (list.count(), rest) {
-            (0, _) => Ok(()),
-            (_, true) => Ok(self.consumer.pause(&list)?),
-            (_, false) => Ok(self.consumer.resume(&list)?),
+        if list.count() == 0 {
+            return Ok(());
         }
+        // While nothing is taken: librdkafka goes on later where we were, which it knows when a taking is over.
+        let change =
+            |consumer: &BaseConsumer<Context>| Ok(if rest { consumer.pause(&list) } else { consumer.resume(&list) }?);
+        self.reader.change(change).map(|_| ())
     }
 
     /// Commits what the lake holds. Only those who watch the lag need it, so a failure is no more than told.
@@ -284,7 +286,9 @@ impl KafkaSource {
         use rdkafka::error::RDKafkaErrorCode as Code;
         match error.rdkafka_error_code() {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                bail!("topic `{}` is gone", self.options.topic)
+                // Told by what looks for it.
+                self.consumer.context().gone.store(true, Relaxed);
+                Ok(())
             }
             Some(Code::TopicAuthorizationFailed) => {
                 bail!("this principal may not read topic `{}`: it needs Read on it", self.options.topic)

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     ingest::worker::{Ingested, Worker, WorkerOptions},
     lake::{Store, landing},
-    log::{LogEvent, Source},
+    log::{LogEvent, Records, Source},
 };
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -151,15 +151,18 @@ async fn workers_of_a_group_share_what_comes_and_store_it_once() {
 async fn read_on(source: &mut KafkaSource, next: &mut [i64], ends: &[i64]) {
     while next.iter().zip(ends).any(|(next, end)| next < end) {
         match source.next(Duration::from_secs(20)).await.unwrap() {
-            LogEvent::Records(records) => {
-                for record in records.iter() {
-                    let next = &mut next[record.partition as usize];
-                    assert_eq!(record.offset, *next, "partition {}", record.partition);
-                    *next += 1;
-                }
-            }
+            LogEvent::Records(records) => follows(&records, next),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// Sees that records are the next of their partitions.
+fn follows(records: &Records, next: &mut [i64]) {
+    for record in records.iter() {
+        let next = &mut next[record.partition as usize];
+        assert_eq!(record.offset, *next, "partition {}", record.partition);
+        *next += 1;
     }
 }
 
@@ -190,7 +193,7 @@ async fn after_a_seek_a_partition_gives_what_is_there_in_order_and_nothing_of_be
         if round % 3 == 0 {
             read_on(&mut source, &mut next, &ends).await;
         } else if let LogEvent::Records(records) = source.next(Duration::from_secs(20)).await.unwrap() {
-            records.iter().for_each(|record| next[record.partition as usize] = record.offset + 1);
+            follows(&records, &mut next);
         }
         for partition in (0..PARTITIONS).take(1 + (round % 4) as usize) {
             for offset in [7 * round, 5 * round] {
