@@ -25,14 +25,14 @@ const WORDS: usize = 3;
 pub(super) static KEYS: [Key; 10] = [
     Key::new("device_id", Field::Device),
     Key::new("timestamp", Field::Timestamp),
-    Key::new("heart_rate", Field::Vital(Vital::HeartRate)),
+    Key::vital(Vital::HeartRate),
     Key::new("blood_pressure", Field::Pressure),
-    Key::new("temperature", Field::Vital(Vital::Temperature)),
-    Key::new("spo2", Field::Vital(Vital::Spo2)),
-    Key::new("respiratory_rate", Field::Vital(Vital::RespiratoryRate)),
+    Key::vital(Vital::Temperature),
+    Key::vital(Vital::Spo2),
+    Key::vital(Vital::RespiratoryRate),
     Key::new("seq", Field::Seq),
-    Key::new("systolic", Field::Vital(Vital::Systolic)),
-    Key::new("diastolic", Field::Vital(Vital::Diastolic)),
+    Key::vital(Vital::Systolic),
+    Key::vital(Vital::Diastolic),
 ];
 
 /// Which of [`KEYS`] has this name.
@@ -41,6 +41,10 @@ pub(super) fn number(name: &str) -> Option<u8> {
 }
 
 impl Key {
+    const fn vital(vital: Vital) -> Key {
+        Key::new(vital.column(), Field::Vital(vital))
+    }
+
     const fn new(name: &'static str, field: Field) -> Key {
         let mut text = [0u8; WORDS * 8];
         let len = name.len() + 3;

@@ -405,19 +405,14 @@ pub(super) fn parse_pressure(text: &str) -> Option<(f64, f64)> {
 /// Reads `118/76` where it is just that: two numbers of two or three digits.
 #[inline]
 fn parse_plain_pressure(text: &[u8]) -> Option<(f64, f64)> {
-    let number = |digits: &[u8]| {
-        let sound = digits.iter().all(u8::is_ascii_digit) && digits[0] != b'0';
-        sound.then(|| f64::from(digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))))
-    };
-    match text {
-        [systolic @ .., b'/', d1, d2] if matches!(systolic.len(), 2 | 3) => {
-            Some((number(systolic)?, number(&[*d1, *d2])?))
-        }
-        [systolic @ .., b'/', d1, d2, d3] if matches!(systolic.len(), 2 | 3) => {
-            Some((number(systolic)?, number(&[*d1, *d2, *d3])?))
+    let number = |digits: &[u8]| match digits {
+        [b'1'..=b'9', rest @ ..] if matches!(rest.len(), 1 | 2) && rest.iter().all(u8::is_ascii_digit) => {
+            Some(f64::from(digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))))
         }
         _ => None,
-    }
+    };
+    let slash = text.iter().position(|&byte| byte == b'/')?;
+    Some((number(&text[..slash])?, number(&text[slash + 1..])?))
 }
 
 /// Reads a whole number, as `seq` may be written.
